@@ -1,0 +1,41 @@
+//! The options that say which cluster is meant.
+
+use clap::Args;
+use sidecheck::cluster::kind::KindCluster;
+use sidecheck::cluster::versions::{self, KubernetesVersion};
+use sidecheck::cluster::{Cluster, Target};
+use sidecheck::environment;
+
+use crate::Usage;
+
+/// Which cluster is meant: one of the harness's own by default, an existing one only when it is named.
+#[derive(Args, Clone)]
+pub struct ClusterOptions {
+    /// An existing cluster: a context of your kubeconfig
+    #[arg(long, env = environment::CONTEXT, value_name = "NAME")]
+    pub context: Option<String>,
+    /// The Kubernetes version of the harness's own cluster
+    #[arg(long, env = environment::KUBERNETES, value_name = "VERSION", default_value = versions::DEFAULT)]
+    pub kubernetes: String,
+}
+
+impl ClusterOptions {
+    /// The version, understood.
+    pub fn version(&self) -> anyhow::Result<KubernetesVersion> {
+        self.kubernetes
+            .parse()
+            .map_err(|error: anyhow::Error| Usage(error.to_string()).into())
+    }
+
+    /// The named cluster, or the harness's own, which is brought up where needed.
+    pub async fn bring_up(&self) -> anyhow::Result<Cluster> {
+        match &self.context {
+            Some(context) => {
+                let cluster = Cluster::connect_to(Target::Context(context.clone())).await?;
+                cluster.probe().await?;
+                Ok(cluster)
+            }
+            None => KindCluster::new(self.version()?)?.up().await,
+        }
+    }
+}

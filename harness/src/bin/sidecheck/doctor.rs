@@ -1,0 +1,63 @@
+//! `sidecheck doctor`
+
+use std::time::Duration;
+
+use clap::Args;
+use sidecheck::cluster::engine::{self, Engine};
+use sidecheck::cluster::kind::{self, KindCluster};
+use sidecheck::cluster::versions::KubernetesVersion;
+use sidecheck::environment;
+
+/// Say what this machine has and lacks for running clusters
+#[derive(Args)]
+pub struct Doctor {}
+
+impl Doctor {
+    pub async fn execute(self) -> anyhow::Result<u8> {
+        let mut healthy = true;
+        let mut say = |name: &str, result: anyhow::Result<String>| match result {
+            Ok(text) => println!("ok       {name:<12} {text}"),
+            Err(error) => {
+                healthy = false;
+                println!("missing  {name:<12} {error:#}");
+            }
+        };
+        let engine = Engine::chosen();
+        say("engine", check_engine(&engine).await);
+        if let Ok(engine) = &engine {
+            say("kind", version_of(engine, "kind", &["version"]).await);
+            say("nextest", version_of(engine, "cargo-nextest", &["nextest", "--version"]).await);
+        }
+        say("disk", kind::enough_disk(&environment::cache()).map(|()| "enough for a cluster".to_owned()));
+        for version in KubernetesVersion::all() {
+            let Ok(cluster) = KindCluster::new(version) else { continue };
+            if !cluster.kubeconfig().exists() {
+                continue;
+            }
+            let state = cluster.connect().await.map(|_| "answers".to_owned());
+            say(
+                &cluster.name(),
+                state.map_err(|error| error.context("it is dead; the next `sidecheck up` makes it anew")),
+            );
+        }
+        Ok(if healthy { crate::MET } else { crate::ERROR })
+    }
+}
+
+async fn check_engine(engine: &anyhow::Result<Engine>) -> anyhow::Result<String> {
+    match engine {
+        Ok(engine) => {
+            engine.probe().await?;
+            engine.runs_privileged().await?;
+            Ok(format!("{} runs privileged containers", engine.program()))
+        }
+        Err(error) => Err(anyhow::anyhow!("{error:#}")),
+    }
+}
+
+async fn version_of(engine: &Engine, program: &str, arguments: &[&str]) -> anyhow::Result<String> {
+    let output = engine::run(engine.tool(program).args(arguments), Duration::from_secs(10))
+        .await
+        .map_err(|error| error.context("run scripts/setup"))?;
+    Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned())
+}

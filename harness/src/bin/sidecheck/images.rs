@@ -1,0 +1,56 @@
+//! `sidecheck images`
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use sidecheck::cluster::engine::{self, Engine};
+use sidecheck::cluster::images;
+
+/// The fixtures' images, for clusters elsewhere and for those without a network
+#[derive(Args)]
+pub struct Images {
+    #[command(subcommand)]
+    command: ImagesCommand,
+}
+
+#[derive(Subcommand)]
+enum ImagesCommand {
+    /// Print the images' names
+    List,
+    /// Build the images where needed and print the path of the archive that holds them all
+    Archive,
+    /// Push the images below PREFIX (`registry.example/team`); run the suite there with SIDECHECK_IMAGE_PREFIX=PREFIX
+    Push {
+        /// What stands before the images' names
+        prefix: String,
+    },
+}
+
+impl Images {
+    pub async fn execute(self) -> anyhow::Result<u8> {
+        match self.command {
+            ImagesCommand::List => {
+                for name in images::names()? {
+                    println!("{name}");
+                }
+            }
+            ImagesCommand::Archive => println!("{}", images::archive().await?.display()),
+            ImagesCommand::Push { prefix } => push(&prefix).await?,
+        }
+        Ok(crate::MET)
+    }
+}
+
+async fn push(prefix: &str) -> anyhow::Result<()> {
+    const LIMIT: Duration = Duration::from_secs(900);
+    images::archive().await?;
+    let engine = Engine::chosen()?;
+    for name in images::names()? {
+        let short = name.trim_start_matches(images::LOCAL_PREFIX);
+        let address = format!("{}/{short}", prefix.trim_end_matches('/'));
+        engine::run(engine.command().args(["tag", &name, &address]), LIMIT).await?;
+        engine::run(engine.command().args(["push", &address]), LIMIT).await?;
+        println!("{address}");
+    }
+    Ok(())
+}

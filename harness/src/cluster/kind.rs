@@ -1,0 +1,260 @@
+//! kind clusters of the harness's own: one per Kubernetes version, made once, reused, and replaced when dead.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use serde_json::json;
+
+use super::engine::{self, Engine};
+use super::versions::KubernetesVersion;
+use super::{Cluster, Target, images};
+use crate::environment;
+
+/// What the names of the harness's clusters begin with.
+const PREFIX: &str = "sidecheck-";
+
+/// The label of a node that tells which Pod network the node image brings.
+pub(super) const NETWORK_LABEL: &str = "sidecheck.dev/network";
+
+/// What a cluster needs on disk, with room for the Pods' own files, in bytes.
+const DISK: u64 = 4 << 30;
+
+/// A cluster that the harness made, or will make.
+#[derive(Clone, Debug)]
+pub struct KindCluster {
+    /// Its version.
+    pub version: KubernetesVersion,
+    engine: Engine,
+}
+
+impl KindCluster {
+    /// The harness's cluster of that version.
+    ///
+    /// # Errors
+    /// No engine is set up.
+    pub fn new(version: KubernetesVersion) -> anyhow::Result<Self> {
+        Ok(Self { version, engine: Engine::chosen()? })
+    }
+
+    /// kind's name for it.
+    pub fn name(&self) -> String {
+        format!("{PREFIX}{}", self.version.minor)
+    }
+
+    /// Its kubeconfig, apart from the user's own.
+    pub fn kubeconfig(&self) -> PathBuf {
+        folder().join(format!("{}.kubeconfig", self.name()))
+    }
+
+    /// Connects to it and asks whether it works. The engine's word does not count: it says “up” of dead clusters too.
+    ///
+    /// # Errors
+    /// It does not exist or does not answer.
+    pub async fn connect(&self) -> anyhow::Result<Cluster> {
+        let cluster = Cluster::connect_to(Target::Kubeconfig(self.kubeconfig())).await?;
+        cluster.probe().await?;
+        Ok(cluster)
+    }
+
+    /// Makes sure that the cluster exists, works, and holds the fixtures' images.
+    ///
+    /// # Errors
+    /// What failed, and what to do about it.
+    pub async fn up(&self) -> anyhow::Result<Cluster> {
+        fs::create_dir_all(folder())?;
+        let lock = File::create(folder().join(format!("{}.lock", self.name())))?;
+        lock.lock().context("cannot wait for another process that brings the cluster up")?;
+        let cluster = match self.connect().await {
+            Ok(cluster) => cluster,
+            Err(_) => self.create().await?,
+        };
+        images::load(&self.engine, &cluster, &self.name()).await?;
+        Ok(cluster)
+    }
+
+    async fn create(&self) -> anyhow::Result<Cluster> {
+        self.engine.probe().await?;
+        enough_disk(&environment::cache())?;
+        if self.exists().await? {
+            tracing::info!("the cluster {} exists but does not answer: it is made anew", self.name());
+            self.down().await?;
+        }
+        let (image, network) = self.node_image().await?;
+        let began = Instant::now();
+        let config = folder().join(format!("{}.yaml", self.name()));
+        fs::write(&config, serde_saphyr::to_string(&self.config(network))?)?;
+        let mut create = self.engine.tool("kind");
+        create
+            .args(["create", "cluster", "--name", &self.name(), "--image", &image, "--wait", "90s"])
+            .arg("--config")
+            .arg(&config)
+            .arg("--kubeconfig")
+            .arg(self.kubeconfig());
+        if let Err(error) = engine::run(&mut create, Duration::from_secs(300)).await {
+            self.down().await.ok();
+            return Err(error.context(format!(
+                "kind cannot make a cluster of Kubernetes {}; `sidecheck doctor` tells more about this machine",
+                self.version.full
+            )));
+        }
+        tracing::info!(
+            "Kubernetes {} is up after {:.1} s",
+            self.version.full,
+            began.elapsed().as_secs_f64()
+        );
+        self.connect().await
+    }
+
+    /// The node image, and the Pod network it brings: the published one where a registry answers, else the one built here.
+    async fn node_image(&self) -> anyhow::Result<(String, &'static str)> {
+        if let Some(published) = &self.version.published_image {
+            if self.engine.has_image(published).await? {
+                return Ok((published.clone(), "kindnet"));
+            }
+            if registry_answers().await {
+                tracing::info!("pulling {published}");
+                let mut pull = self.engine.command();
+                pull.args(["pull", published]);
+                match engine::run(&mut pull, Duration::from_secs(900)).await {
+                    Ok(_) => return Ok((published.clone(), "kindnet")),
+                    Err(error) => tracing::warn!("{error:#}; building the image instead"),
+                }
+            }
+        }
+        let script = environment::root().join("scripts/node-image");
+        let mut build = tokio::process::Command::new(script);
+        build.arg(&self.version.minor).stderr(std::process::Stdio::inherit());
+        let output = engine::run(&mut build, Duration::from_secs(3600))
+            .await
+            .context("the node image cannot be built; a second try goes on where this one stopped")?;
+        Ok((String::from_utf8_lossy(&output.stdout).trim().to_owned(), "ptp"))
+    }
+
+    /// Removes the cluster and its kubeconfig.
+    ///
+    /// # Errors
+    /// kind fails.
+    pub async fn down(&self) -> anyhow::Result<()> {
+        delete(&self.engine, &self.name()).await
+    }
+
+    /// Whether kind knows the cluster, alive or dead.
+    async fn exists(&self) -> anyhow::Result<bool> {
+        Ok(existing(&self.engine).await?.contains(&self.name()))
+    }
+
+    /// kind's configuration: settings that make tests quick, where the version has them.
+    fn config(&self, network: &str) -> serde_json::Value {
+        let mut kubelet = json!({
+            "kind": "KubeletConfiguration",
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "maxPods": 250,
+            "serializeImagePulls": false,
+            "syncFrequency": "5s",
+        });
+        if self.version.is_at_least(35) {
+            kubelet["crashLoopBackOff"] = json!({"maxContainerRestartPeriod": "1s"});
+            kubelet["featureGates"] = json!({"KubeletCrashLoopBackOffMax": true});
+        }
+        if !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+            // A cgroup v1 host: kubelets from 1.35 on refuse it unless told otherwise, and systemd does not manage its groups in a node.
+            kubelet["cgroupDriver"] = json!("cgroupfs");
+            kubelet["failCgroupV1"] = json!(false);
+        }
+        // Every check deletes a namespace: the controller's default of 20 requests a second would take minutes for a run's.
+        let controller = [
+            ("kube-api-qps", "500"),
+            ("kube-api-burst", "1000"),
+            ("concurrent-namespace-syncs", "20"),
+        ];
+        // A test cluster need not survive a power cut.
+        let etcd = [("unsafe-no-fsync", "true")];
+        let arguments = |pairs: &[(&str, &str)]| -> serde_json::Value {
+            let list = self.version.is_at_least(36);
+            if list {
+                pairs.iter().map(|(name, value)| json!({"name": name, "value": value})).collect()
+            } else {
+                pairs.iter().map(|(name, value)| (*name, *value)).collect()
+            }
+        };
+        let kubeadm = if self.version.is_at_least(36) { "v1beta4" } else { "v1beta3" };
+        let control_plane = json!({
+            "kind": "ClusterConfiguration",
+            "apiVersion": format!("kubeadm.k8s.io/{kubeadm}"),
+            "controllerManager": {"extraArgs": arguments(&controller)},
+            "etcd": {"local": {"extraArgs": arguments(&etcd)}},
+        });
+        json!({
+            "kind": "Cluster",
+            "apiVersion": "kind.x-k8s.io/v1alpha4",
+            "nodes": [{"role": "control-plane", "labels": {NETWORK_LABEL: network}}],
+            "kubeadmConfigPatches": [kubelet.to_string(), control_plane.to_string()],
+        })
+    }
+}
+
+/// The names of the harness's clusters that kind knows, alive or dead.
+///
+/// # Errors
+/// kind cannot be called.
+pub async fn existing(engine: &Engine) -> anyhow::Result<Vec<String>> {
+    let output = engine::run(engine.tool("kind").args(["get", "clusters"]), Duration::from_secs(30)).await?;
+    Ok(String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter(|name| name.starts_with(PREFIX))
+        .map(str::to_owned)
+        .collect())
+}
+
+/// Removes one of the harness's clusters, and its files.
+///
+/// # Errors
+/// kind fails.
+pub async fn delete(engine: &Engine, name: &str) -> anyhow::Result<()> {
+    let kubeconfig = folder().join(format!("{name}.kubeconfig"));
+    let mut delete = engine.tool("kind");
+    delete
+        .args(["delete", "cluster", "--name", name, "--kubeconfig"])
+        .arg(&kubeconfig);
+    engine::run(&mut delete, Duration::from_secs(120))
+        .await
+        .with_context(|| format!("the cluster {name} cannot be removed"))?;
+    for ending in ["kubeconfig", "kubeconfig.lock", "yaml"] {
+        fs::remove_file(folder().join(format!("{name}.{ending}"))).ok();
+    }
+    Ok(())
+}
+
+fn folder() -> PathBuf {
+    environment::cache().join("clusters")
+}
+
+/// Whether the registry of the published images can be reached at all.
+async fn registry_answers() -> bool {
+    let connect = tokio::net::TcpStream::connect("registry-1.docker.io:443");
+    matches!(tokio::time::timeout(Duration::from_secs(3), connect).await, Ok(Ok(_)))
+}
+
+/// Fails where the disk below `folder` has too little room for a cluster.
+///
+/// # Errors
+/// How much there is and how much is needed.
+pub fn enough_disk(folder: &Path) -> anyhow::Result<()> {
+    let existing = folder.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+    let free = fs4::available_space(existing)?;
+    if free < DISK {
+        bail!(
+            "too little disk: a cluster needs {:.1} GiB below {}, {:.1} GiB are free",
+            gib(DISK),
+            folder.display(),
+            gib(free)
+        );
+    }
+    Ok(())
+}
+
+fn gib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 30)
+}

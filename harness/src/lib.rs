@@ -1,0 +1,18 @@
+//! `sidecheck`: does a cluster honour what sidecars rely on?
+//!
+//! The library that the suites speak. A check is a fixture (YAML) and a body; [`check`] does everything between the two.
+//!
+//! Dependencies point one way: `report` knows the run model and nothing of clusters; `cluster` knows nothing of checks.
+
+pub mod cluster;
+pub mod environment;
+pub mod fixture;
+pub mod patience;
+pub mod pod;
+pub mod report;
+pub mod scenario;
+pub mod timeline;
+
+pub use fixture::Shape;
+pub use pod::{Container, ScenarioPod, eventually};
+pub use scenario::{Finding, Outcome, Verdict, check, expect, not_met};

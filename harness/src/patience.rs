@@ -1,0 +1,29 @@
+//! How long the harness waits, all in one place.
+//!
+//! Each figure is a bound on waiting, never a pause: whatever is awaited is taken as soon as it is there.
+
+use std::time::Duration;
+
+/// From a Pod's creation until all its containers are ready. A warm node needs a second; this leaves room for a busy one.
+pub const READY: Duration = Duration::from_secs(90);
+
+/// For something that a running Pod does on its own: a line in a log, an answer, a restart.
+pub const REACTION: Duration = Duration::from_secs(30);
+
+/// For a changed ConfigMap or Secret to reach a container. The kubelet's default settings need up to about 65 s.
+pub const PROJECTION: Duration = Duration::from_secs(90);
+
+/// From a Pod's deletion until it is gone, beyond its own grace period.
+pub const DELETION: Duration = Duration::from_secs(45);
+
+/// For one request to the API server.
+pub const API: Duration = Duration::from_secs(20);
+
+/// For one HTTP request to a container, through a forwarded port.
+pub const HTTP: Duration = Duration::from_secs(10);
+
+/// For namespaces to go once nobody needs them any more.
+pub const CLEAN_UP: Duration = Duration::from_secs(120);
+
+/// Between two looks at something that cannot be watched: an HTTP answer, a cluster that starts.
+pub const LOOK_AGAIN: Duration = Duration::from_millis(100);

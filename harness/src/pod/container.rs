@@ -1,0 +1,299 @@
+//! One container of a Pod.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use k8s_openapi::api::core::v1::ContainerStatus;
+use kube::api::AttachParams;
+use tokio::io::AsyncReadExt;
+
+use super::http::Http;
+use super::log::{Line, Printed};
+use super::{Namespace, state, wait};
+use crate::patience;
+use crate::scenario::{Finding, not_met};
+use crate::timeline::Event;
+
+/// A container of a running Pod.
+#[derive(Clone, Debug)]
+pub struct Container {
+    namespace: Arc<Namespace>,
+    pod: String,
+    name: String,
+}
+
+/// One run of a container: what changes when it restarts and must not change when another one does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The runtime's id of the container.
+    pub container_id: String,
+    /// How many restarts came before.
+    pub restarts: i32,
+    /// When it started, as the kubelet says.
+    pub started_at: Option<String>,
+}
+
+/// What a command in a container printed, and how it ended.
+#[derive(Clone, Debug)]
+pub struct ExecOutput {
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+    /// The exit code.
+    pub code: i32,
+}
+
+impl Container {
+    pub(super) fn new(namespace: Arc<Namespace>, pod: &str, name: &str) -> Self {
+        Self {
+            namespace,
+            pod: pod.to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    /// The container's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its latest known status; `None` before the kubelet wrote one.
+    pub fn status(&self) -> Option<ContainerStatus> {
+        let pods = self.namespace.pods();
+        state::status(&pods.get(&self.pod)?.pod, &self.name).cloned()
+    }
+
+    /// What runs now.
+    ///
+    /// # Errors
+    /// The container is not running.
+    pub fn run(&self) -> anyhow::Result<Run> {
+        let status = self.status().with_context(|| format!("container {} has no status", self.name))?;
+        let running = status.state.as_ref().and_then(|state| state.running.as_ref());
+        let Some(running) = running else {
+            bail!("container {} is not running: {}", self.name, self.describe());
+        };
+        Ok(Run {
+            container_id: status.container_id.unwrap_or_default(),
+            restarts: status.restart_count,
+            started_at: running.started_at.as_ref().map(|time| time.0.to_string()),
+        })
+    }
+
+    fn describe(&self) -> String {
+        state::describe(self.namespace.pods().get(&self.pod))
+    }
+
+    /// Waits until the container runs again after `before` and is ready.
+    ///
+    /// # Errors
+    /// `not met` where it does not within [`patience::REACTION`].
+    pub async fn restarted_since(&self, before: &Run) -> Result<Run, Finding> {
+        let name = self.name.clone();
+        let restarted = wait::until(&self.namespace, &self.pod, "a restart", patience::REACTION, |state| {
+            state::status(&state.pod, &name).is_some_and(|status| {
+                status.restart_count > before.restarts
+                    && status.ready
+                    && status.state.as_ref().is_some_and(|state| state.running.is_some())
+            })
+        })
+        .await;
+        match restarted {
+            Ok(_) => Ok(self.run()?),
+            Err(wait::Waited::Trouble(error)) => Err(Finding::Error(error)),
+            Err(wait::Waited::InVain(last)) => Err(not_met(
+                self,
+                format!("a restart of {} within {:?}", self.name, patience::REACTION),
+                last,
+            )),
+        }
+    }
+
+    /// What it has printed so far.
+    pub fn printed(&self) -> Printed {
+        self.namespace.follower(&self.pod, &self.name).printed.borrow().clone()
+    }
+
+    /// Waits until what it printed satisfies `condition`; `what` completes the sentence “expected …”.
+    ///
+    /// # Errors
+    /// `not met` where it does not within [`patience::REACTION`], with the last lines.
+    pub async fn prints<T>(&self, what: &str, condition: impl Fn(&Printed) -> Option<T>) -> Result<T, Finding> {
+        self.prints_within(patience::REACTION, what, condition).await
+    }
+
+    /// Like [`Self::prints`], with a bound of its own.
+    ///
+    /// # Errors
+    /// `not met` where it does not within `limit`, with the last lines.
+    pub async fn prints_within<T>(
+        &self,
+        limit: Duration,
+        what: &str,
+        condition: impl Fn(&Printed) -> Option<T>,
+    ) -> Result<T, Finding> {
+        let mut printed = self.namespace.follower(&self.pod, &self.name).printed.clone();
+        let found = tokio::time::timeout(limit, async {
+            let printed = printed.wait_for(|printed| printed.ended || condition(printed).is_some()).await.ok()?;
+            condition(&printed)
+        })
+        .await;
+        match found {
+            Ok(Some(found)) => Ok(found),
+            // The Pod is gone and nothing can follow, or time is up.
+            ended => {
+                if let Some(trouble) = wait::trouble(&self.namespace) {
+                    return Err(Finding::Error(trouble));
+                }
+                let when = if ended.is_ok() {
+                    "by the end of the Pod".to_owned()
+                } else {
+                    format!("within {limit:?}")
+                };
+                Err(not_met(
+                    self,
+                    format!("{what} {when}"),
+                    format!("{}; the Pod: {}", last_lines(&self.printed()), self.describe()),
+                ))
+            }
+        }
+    }
+
+    /// Waits for a line that satisfies `condition`.
+    ///
+    /// # Errors
+    /// Like [`Self::prints`].
+    pub async fn prints_line(&self, what: &str, condition: impl Fn(&str) -> bool) -> Result<Line, Finding> {
+        self.prints(what, |printed| {
+            printed.lines.iter().find(|line| condition(&line.text)).cloned()
+        })
+        .await
+    }
+
+    /// Waits for a recorded event of that name that satisfies `condition`.
+    ///
+    /// # Errors
+    /// Like [`Self::prints`].
+    pub async fn records(&self, event: &str, condition: impl Fn(&Event) -> bool) -> Result<Event, Finding> {
+        self.prints(&format!("the event “{event}” of {}", self.name), |printed| {
+            printed
+                .events(&self.name)
+                .into_iter()
+                .find(|candidate| candidate.event == event && condition(candidate))
+        })
+        .await
+    }
+
+    /// Every event it recorded so far.
+    pub fn events(&self) -> Vec<Event> {
+        self.printed().events(&self.name)
+    }
+
+    /// Waits until its log was read to the end after the Pod's deletion.
+    pub(super) async fn log_ended(&self) -> anyhow::Result<()> {
+        let mut printed = self.namespace.follower(&self.pod, &self.name).printed.clone();
+        tokio::time::timeout(patience::REACTION, printed.wait_for(|printed| printed.ended))
+            .await
+            .with_context(|| format!("the log of {} did not end after its Pod was gone", self.name))??;
+        Ok(())
+    }
+
+    /// Runs a command in the container.
+    ///
+    /// # Errors
+    /// The command cannot be started, or the connection breaks. A command that fails is no error: see [`ExecOutput::code`].
+    pub async fn exec(&self, command: &[&str]) -> anyhow::Result<ExecOutput> {
+        let what = || format!("cannot run {command:?} in container {}", self.name);
+        let run = async {
+            let parameters = AttachParams::default().container(&self.name);
+            let mut process = self.namespace.api().exec(&self.pod, command.iter().copied(), &parameters).await?;
+            let mut stdout = process.stdout().context("no standard output")?;
+            let mut stderr = process.stderr().context("no standard error")?;
+            let status = process.take_status().context("no status")?;
+            let (mut out, mut err) = (Vec::new(), Vec::new());
+            let (read_out, read_err, status) =
+                tokio::join!(stdout.read_to_end(&mut out), stderr.read_to_end(&mut err), status);
+            read_out?;
+            read_err?;
+            let status = status.context("the connection broke")?;
+            let code = match status.status.as_deref() {
+                Some("Success") => 0,
+                _ => status
+                    .details
+                    .as_ref()
+                    .and_then(|details| {
+                        details.causes.iter().flatten().find(|cause| cause.reason.as_deref() == Some("ExitCode"))
+                    })
+                    .and_then(|cause| cause.message.as_deref()?.parse().ok())
+                    .with_context(|| status.message.clone().unwrap_or_default())?,
+            };
+            anyhow::Ok(ExecOutput {
+                stdout: String::from_utf8_lossy(&out).into_owned(),
+                stderr: String::from_utf8_lossy(&err).into_owned(),
+                code,
+            })
+        };
+        tokio::time::timeout(patience::REACTION, run)
+            .await
+            .with_context(what)?
+            .with_context(what)
+    }
+
+    /// Has the agent in this container execute a statement, through its port named `agent`; returns the events that it caused.
+    ///
+    /// # Errors
+    /// The container has no such port or does not answer.
+    pub async fn tell(&self, statement: &str) -> anyhow::Result<Vec<Event>> {
+        let pods = self.namespace.pods();
+        let pod = &pods.get(&self.pod).context("the Pod was not seen yet")?.pod;
+        let spec = pod.spec.as_ref().context("a Pod has a spec")?;
+        let port = spec
+            .init_containers
+            .iter()
+            .flatten()
+            .chain(&spec.containers)
+            .find(|container| container.name == self.name)
+            .and_then(|container| {
+                container.ports.iter().flatten().find(|port| port.name.as_deref() == Some("agent"))
+            })
+            .with_context(|| format!("container {} has no port named agent", self.name))?
+            .container_port;
+        let http = Http::forward(self.namespace.api(), &self.pod, u16::try_from(port)?).await?;
+        let answer = http.post("/run", statement).await.with_context(|| {
+            format!("the agent in {} did not execute “{statement}”", self.name)
+        })?;
+        if answer.status != 200 {
+            bail!("the agent in {} refused “{statement}”: {}", self.name, answer.body);
+        }
+        let mut events: Vec<Event> = serde_json::from_str(&answer.body)
+            .with_context(|| format!("the agent in {} answered: {}", self.name, answer.body))?;
+        for event in &mut events {
+            event.container.clone_from(&self.name);
+        }
+        Ok(events)
+    }
+
+    /// Like [`Self::tell`], for a statement that causes one event.
+    ///
+    /// # Errors
+    /// Like [`Self::tell`], and where there was no event.
+    pub async fn ask(&self, statement: &str) -> anyhow::Result<Event> {
+        let mut events = self.tell(statement).await?;
+        events
+            .pop()
+            .with_context(|| format!("“{statement}” caused no event in {}", self.name))
+    }
+}
+
+/// The last lines that were printed, for a message.
+pub(super) fn last_lines(printed: &Printed) -> String {
+    const SHOWN: usize = 5;
+    let lines: Vec<&str> = printed.texts().collect();
+    if lines.is_empty() {
+        return "it printed nothing".to_owned();
+    }
+    let last = &lines[lines.len().saturating_sub(SHOWN)..];
+    format!("its last lines of {}: {}", lines.len(), last.join(" ⏎ "))
+}

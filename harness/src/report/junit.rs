@@ -1,0 +1,43 @@
+//! JUnit XML: one suite an area, for the tools that read nothing else.
+
+use std::time::Duration;
+
+use quick_junit::{NonSuccessKind, Report as JunitReport, TestCase, TestCaseStatus, TestSuite};
+
+use super::model::{CheckResult, OutcomeKind, Report};
+use super::terminal;
+
+/// Renders the run. An `error` stays an error, and what was left out is skipped, not passed.
+///
+/// # Errors
+/// The XML cannot be written.
+pub fn render(report: &Report) -> anyhow::Result<String> {
+    let mut junit = JunitReport::new("sidecheck");
+    let mut areas: Vec<&str> = report.checks.iter().map(|check| check.area.as_str()).collect();
+    areas.dedup();
+    for area in areas {
+        let mut suite = TestSuite::new(area);
+        suite.add_test_cases(report.checks.iter().filter(|check| check.area == area).map(case));
+        junit.add_test_suite(suite);
+    }
+    Ok(junit.to_string()?)
+}
+
+fn case(check: &CheckResult) -> TestCase {
+    let mut status = match check.outcome {
+        OutcomeKind::Met => TestCaseStatus::success(),
+        OutcomeKind::NotMet => TestCaseStatus::non_success(NonSuccessKind::Failure),
+        OutcomeKind::Error => TestCaseStatus::non_success(NonSuccessKind::Error),
+        OutcomeKind::NotApplicable | OutcomeKind::Skipped => TestCaseStatus::skipped(),
+    };
+    if let Some(reason) = &check.reason {
+        status.set_message(reason.as_str());
+    }
+    if check.outcome != OutcomeKind::Met {
+        status.set_description(terminal::block(check));
+    }
+    let mut case = TestCase::new(check.selector(), status);
+    case.set_classname(check.area.as_str());
+    case.set_time(Duration::from_millis(check.duration_ms));
+    case
+}

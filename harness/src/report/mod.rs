@@ -1,0 +1,7 @@
+//! One run model, many renderings.
+
+pub mod assemble;
+pub mod junit;
+pub mod model;
+pub mod records;
+pub mod terminal;

@@ -1,0 +1,203 @@
+//! The run model: what was checked, on which cluster, with which outcome.
+
+use serde::{Deserialize, Serialize};
+
+use crate::fixture::{Level, Shape};
+
+/// The version of the report's format.
+pub const API_VERSION: &str = "sidecheck.dev/v1alpha1";
+
+/// A run's result.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// [`API_VERSION`].
+    pub api_version: String,
+    /// `ConformanceReport`.
+    pub kind: String,
+    /// The run's id, which its namespaces carry as a label.
+    pub run: String,
+    /// When the run began, as RFC 3339 in UTC.
+    pub date: String,
+    /// Whether every planned check has an outcome of its own; a run that was killed is not complete.
+    pub complete: bool,
+    /// How long the run took, in milliseconds.
+    pub duration_ms: u64,
+    /// What was checked.
+    pub cluster: ClusterFacts,
+    /// How many checks had which outcome.
+    pub summary: Summary,
+    /// Every check of the run, by id and shape.
+    pub checks: Vec<CheckResult>,
+}
+
+/// What a cluster says about itself. `unknown` stands where it says nothing.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterFacts {
+    /// The API server's version: `v1.37.0`.
+    pub version: String,
+    /// Who made it: `kind`, or what the nodes' provider id names.
+    pub distribution: String,
+    /// The nodes' container runtime.
+    pub runtime: String,
+    /// The nodes' kernel.
+    pub kernel: String,
+    /// The Pod network, as far as kube-system shows it.
+    pub cni: String,
+    /// How many nodes there are.
+    pub nodes: usize,
+}
+
+impl Default for ClusterFacts {
+    fn default() -> Self {
+        let unknown = || "unknown".to_owned();
+        Self {
+            version: unknown(),
+            distribution: unknown(),
+            runtime: unknown(),
+            kernel: unknown(),
+            cni: unknown(),
+            nodes: 0,
+        }
+    }
+}
+
+/// How a check ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum OutcomeKind {
+    /// The cluster does what is required.
+    Met,
+    /// It does not.
+    NotMet,
+    /// The cluster lacks what the requirement is about.
+    NotApplicable,
+    /// The check was left out.
+    Skipped,
+    /// The suite could not tell.
+    Error,
+}
+
+impl OutcomeKind {
+    /// The word for people.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Met => "met",
+            Self::NotMet => "not met",
+            Self::NotApplicable => "not applicable",
+            Self::Skipped => "skipped",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// A count per outcome.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "each is the number of checks with that outcome")]
+pub struct Summary {
+    pub met: usize,
+    pub not_met: usize,
+    pub not_applicable: usize,
+    pub skipped: usize,
+    pub error: usize,
+}
+
+impl Summary {
+    /// Counts.
+    pub fn of<'a>(checks: impl IntoIterator<Item = &'a CheckResult>) -> Self {
+        let mut summary = Self::default();
+        for check in checks {
+            *match check.outcome {
+                OutcomeKind::Met => &mut summary.met,
+                OutcomeKind::NotMet => &mut summary.not_met,
+                OutcomeKind::NotApplicable => &mut summary.not_applicable,
+                OutcomeKind::Skipped => &mut summary.skipped,
+                OutcomeKind::Error => &mut summary.error,
+            } += 1;
+        }
+        summary
+    }
+
+    /// The exit code that the outcomes call for: 2 where the suite could not tell, 1 where something is not met, else 0.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self { error: 1.., .. } => 2,
+            Self { not_met: 1.., .. } => 1,
+            _ => 0,
+        }
+    }
+
+    /// The closing line: a skip is no pass, an error no pass either.
+    pub fn closing_line(self) -> String {
+        format!(
+            "{} passed, {} failed, {} skipped",
+            self.met,
+            self.not_met + self.error,
+            self.skipped + self.not_applicable
+        )
+    }
+}
+
+/// One check in one shape.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckResult {
+    /// `<area>/<check>`.
+    pub id: String,
+    /// The area that the check belongs to.
+    pub area: String,
+    /// How the sidecar was declared.
+    pub shape: Shape,
+    /// MUST or SHOULD.
+    pub level: Level,
+    /// The rows of the project's catalogue that the check decides.
+    pub rows: Vec<String>,
+    /// The requirement, one sentence.
+    pub requirement: String,
+    /// Where the requirement comes from.
+    pub source: String,
+    /// How it ended.
+    pub outcome: OutcomeKind,
+    /// Why, for every outcome but `met`; one line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// From the namespace's creation to the outcome, in milliseconds; twins are not counted.
+    pub duration_ms: u64,
+    /// What should have been seen, where it was not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected: Option<String>,
+    /// What was seen instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed: Option<String>,
+    /// The container it was seen at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// What to do about it, where the requirement was not met.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remediation: Option<String>,
+    /// The folder with the evidence, relative to the report.
+    pub evidence: String,
+    /// The twins that ran, and whether the check noticed them.
+    pub twins: Vec<TwinResult>,
+}
+
+impl CheckResult {
+    /// The check and its shape, as they are given on the command line: `logging/every-line-reaches-the-sidecar@native`.
+    pub fn selector(&self) -> String {
+        format!("{}@{}", self.id, self.shape)
+    }
+}
+
+/// A twin's run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TwinResult {
+    /// What was different.
+    pub name: String,
+    /// Whether the check's outcome was `not met`, for the expected reason.
+    pub caught: bool,
+    /// What the check said.
+    pub observed: String,
+}

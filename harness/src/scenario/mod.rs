@@ -1,0 +1,301 @@
+//! One check's life: fixture, shape, namespace, apply, wait, body, outcome, evidence, clean-up.
+
+mod evidence;
+mod namespace;
+mod outcome;
+
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::process::{ExitCode, Termination};
+use std::time::Instant;
+
+use anyhow::Context;
+use futures::FutureExt;
+use futures::future::join_all;
+
+use crate::cluster::Cluster;
+use crate::environment;
+use crate::fixture::{Begin, Fixture, Shape, Twin};
+use crate::pod::ScenarioPod;
+use crate::report::model::{CheckResult, OutcomeKind, TwinResult};
+use crate::report::records::RunFolder;
+use crate::report::terminal;
+
+pub(crate) use namespace::api_for;
+pub use namespace::{CHECK_LABEL, RUN_LABEL, remove_namespaces, wait_until_gone};
+pub use outcome::{Finding, Mismatch, Verdict, expect, not_met};
+
+/// A check's result as the value of a test function: the test passes unless the outcome is `not met` or `error`.
+#[derive(Debug)]
+#[must_use]
+pub struct Outcome(pub CheckResult);
+
+impl Termination for Outcome {
+    fn report(self) -> ExitCode {
+        print!("{}", terminal::block(&self.0));
+        match self.0.outcome {
+            OutcomeKind::NotMet | OutcomeKind::Error => ExitCode::FAILURE,
+            OutcomeKind::Met | OutcomeKind::NotApplicable | OutcomeKind::Skipped => ExitCode::SUCCESS,
+        }
+    }
+}
+
+/// Where a check finds what it needs.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// The folder with the fixtures.
+    pub fixtures: PathBuf,
+    /// Where outcomes and evidence go.
+    pub folder: RunFolder,
+    /// The run's id.
+    pub run: String,
+    /// Whether twins run too.
+    pub prove: bool,
+    /// Which namespaces stay.
+    pub keep: Keep,
+}
+
+/// Which namespaces stay after their check.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Keep {
+    /// None.
+    #[default]
+    Never,
+    /// Those of checks that are not met or could not be decided.
+    OnFailure,
+    /// All.
+    Always,
+}
+
+/// Decides one requirement: applies the fixture `id` in `shape`, runs `body` on its Pod, and records the outcome.
+///
+/// Where twins are asked for, the same body runs on each of them, and a twin that it does not notice makes the outcome an `error`.
+pub async fn check<B>(id: &str, shape: Shape, body: B) -> Outcome
+where
+    B: AsyncFn(&ScenarioPod) -> Verdict,
+{
+    let setting = environment::setting();
+    let outcome = check_in(&setting, id, shape, body).await;
+    if let Err(error) = setting.folder.record(&outcome.0) {
+        eprintln!("sidecheck: the outcome of {id} could not be recorded: {error:#}");
+    }
+    outcome
+}
+
+/// Like [`check`], with everything from the environment given, and without recording the outcome.
+pub async fn check_in<B>(setting: &Setting, id: &str, shape: Shape, body: B) -> Outcome
+where
+    B: AsyncFn(&ScenarioPod) -> Verdict,
+{
+    let fixture = match Fixture::load(&setting.fixtures, id) {
+        Ok(fixture) => fixture,
+        Err(error) => return Outcome(without_fixture(id, shape, &error)),
+    };
+    let mut result = blank(&fixture, shape, setting);
+    let began = Instant::now();
+    let cluster = match Cluster::connect().await {
+        Ok(cluster) => cluster,
+        Err(error) => {
+            conclude(&mut result, Err(Finding::Error(error)));
+            return Outcome(result);
+        }
+    };
+    let own = async {
+        let verdict = run(setting, &cluster, &fixture, shape, None, &body).await;
+        (verdict, began.elapsed())
+    };
+    let twins: Vec<(usize, &Twin)> = if setting.prove {
+        fixture.twins(shape).enumerate().collect()
+    } else {
+        Vec::new()
+    };
+    let twins = join_all(twins.into_iter().map(|(number, twin)| {
+        let (cluster, fixture, body) = (&cluster, &fixture, &body);
+        async move {
+            let verdict = run(setting, cluster, fixture, shape, Some((number, twin)), body).await;
+            judge_twin(twin, verdict)
+        }
+    }));
+    let ((verdict, duration), twins) = futures::join!(own, twins);
+    result.duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    conclude(&mut result, verdict);
+    result.twins = twins;
+    if result.outcome == OutcomeKind::Met
+        && let Some(twin) = result.twins.iter().find(|twin| !twin.caught)
+    {
+        result.outcome = OutcomeKind::Error;
+        result.reason = Some(format!(
+            "the check does not notice its twin “{}”: {}",
+            twin.name, twin.observed
+        ));
+    }
+    Outcome(result)
+}
+
+/// One run of the body: on the fixture itself or on one of its twins.
+async fn run<B>(
+    setting: &Setting,
+    cluster: &Cluster,
+    fixture: &Fixture,
+    shape: Shape,
+    twin: Option<(usize, &Twin)>,
+    body: &B,
+) -> Verdict
+where
+    B: AsyncFn(&ScenarioPod) -> Verdict,
+{
+    let label = match twin {
+        None => format!("{}@{shape}", fixture.id),
+        Some((number, _)) => format!("{}@{shape}-twin-{}", fixture.id, number + 1),
+    };
+    let namespace = namespace::create(&cluster.client, &setting.run, &label).await?;
+    let pod = ScenarioPod::new(
+        namespace.clone(),
+        fixture.pod_name(),
+        &fixture.metadata.main,
+        &fixture.metadata.sidecars,
+    );
+    let life = async {
+        namespace::apply(&namespace, fixture.objects(shape, twin.map(|(_, twin)| twin))?).await?;
+        if fixture.metadata.begin == Begin::Ready {
+            namespace::all_ready(&namespace, &pod).await?;
+        }
+        body(&pod).await
+    };
+    let verdict = tokio::select! {
+        verdict = AssertUnwindSafe(life).catch_unwind() => verdict.unwrap_or_else(|panic| {
+            Err(Finding::Error(anyhow::anyhow!("the check panicked: {}", words(&*panic))))
+        }),
+        _ = tokio::signal::ctrl_c() => Err(Finding::Error(anyhow::anyhow!("interrupted"))),
+    };
+    let folder = setting
+        .folder
+        .evidence(&fixture.id, shape, twin.map(|(number, _)| number));
+    if let Err(error) = evidence::save(&namespace, &pod, &folder).await {
+        tracing::warn!(%label, "the evidence is incomplete: {error:#}");
+    }
+    let failed = matches!(verdict, Err(Finding::NotMet(_) | Finding::Error(_)));
+    let keep = match setting.keep {
+        Keep::Never => false,
+        // A twin is meant to fail.
+        Keep::OnFailure => failed && twin.is_none(),
+        Keep::Always => true,
+    };
+    if !keep {
+        namespace::discard(&namespace).await;
+    }
+    verdict
+}
+
+fn judge_twin(twin: &Twin, verdict: Verdict) -> TwinResult {
+    let (caught, observed) = match verdict {
+        Ok(()) => (false, "the outcome was met all the same".to_owned()),
+        Err(Finding::NotMet(mismatch)) => {
+            let caught = mismatch.observed.contains(&twin.observed);
+            let observed = if caught {
+                mismatch.observed
+            } else {
+                format!("expected an observation with “{}”, got: {}", twin.observed, mismatch.observed)
+            };
+            (caught, observed)
+        }
+        Err(Finding::NotApplicable(reason)) => (false, format!("not applicable: {reason}")),
+        Err(Finding::Skipped(reason)) => (false, format!("skipped: {reason}")),
+        Err(Finding::Error(error)) => (false, format!("error: {error:#}")),
+    };
+    TwinResult {
+        name: twin.name.clone(),
+        caught,
+        observed,
+    }
+}
+
+fn conclude(result: &mut CheckResult, verdict: Verdict) {
+    match verdict {
+        Ok(()) => result.outcome = OutcomeKind::Met,
+        Err(Finding::NotMet(mismatch)) => {
+            result.outcome = OutcomeKind::NotMet;
+            result.reason = Some(result.requirement.clone());
+            result.expected = Some(mismatch.expected);
+            result.observed = Some(mismatch.observed);
+            result.container = mismatch.container;
+        }
+        Err(Finding::NotApplicable(reason)) => {
+            result.outcome = OutcomeKind::NotApplicable;
+            result.reason = Some(reason);
+        }
+        Err(Finding::Skipped(reason)) => {
+            result.outcome = OutcomeKind::Skipped;
+            result.reason = Some(reason);
+        }
+        Err(Finding::Error(error)) => {
+            result.outcome = OutcomeKind::Error;
+            result.reason = Some(format!("{error:#}"));
+        }
+    }
+    if result.outcome != OutcomeKind::NotMet {
+        result.remediation = None;
+    }
+}
+
+fn blank(fixture: &Fixture, shape: Shape, setting: &Setting) -> CheckResult {
+    let evidence = setting.folder.evidence(&fixture.id, shape, None);
+    CheckResult {
+        id: fixture.id.clone(),
+        area: fixture.area().to_owned(),
+        shape,
+        level: fixture.metadata.level,
+        rows: fixture.metadata.rows.clone(),
+        requirement: fixture.metadata.requirement.clone(),
+        source: fixture.metadata.source.clone(),
+        outcome: OutcomeKind::Error,
+        reason: None,
+        duration_ms: 0,
+        expected: None,
+        observed: None,
+        container: None,
+        remediation: Some(fixture.metadata.remediation.clone()),
+        evidence: environment::relative(&evidence),
+        twins: Vec::new(),
+    }
+}
+
+fn without_fixture(id: &str, shape: Shape, error: &anyhow::Error) -> CheckResult {
+    CheckResult {
+        id: id.to_owned(),
+        area: id.split('/').next().unwrap_or_default().to_owned(),
+        shape,
+        level: crate::fixture::Level::Must,
+        rows: Vec::new(),
+        requirement: String::new(),
+        source: String::new(),
+        outcome: OutcomeKind::Error,
+        reason: Some(format!("{error:#}")),
+        duration_ms: 0,
+        expected: None,
+        observed: None,
+        container: None,
+        remediation: None,
+        evidence: String::new(),
+        twins: Vec::new(),
+    }
+}
+
+fn words(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()))
+        .unwrap_or_else(|| "no message".to_owned())
+}
+
+/// Reads the fixture of a check without running it.
+///
+/// # Errors
+/// Like [`Fixture::load`].
+pub fn fixture(id: &str) -> anyhow::Result<Fixture> {
+    Fixture::load(&environment::setting().fixtures, id).context("the fixture cannot be read")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,73 @@
+# shellcheck shell=bash
+# Sourced by the other scripts: where things live, how they speak, and the container engine that `scripts/setup` chose.
+set -euo pipefail
+
+# shellcheck disable=SC2034 # the scripts that source this use it
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/sidecheck
+export PATH=$cache/bin:$PATH
+
+say() { printf 'sidecheck: %s\n' "$*" >&2; }
+die() {
+  say "$*"
+  exit 2
+}
+
+# Exports what `scripts/setup` wrote down: SIDECHECK_ENGINE (docker or podman) and, for an engine of its own, that engine's settings.
+load_engine() {
+  [ -f "$cache/engine/env" ] || die "no container engine is set up yet: run scripts/setup"
+  set -a
+  # shellcheck disable=SC1091
+  . "$cache/engine/env"
+  set +a
+}
+
+# Runs the calling script once more, as the only one of its name: who comes second waits. The lock is held by a parent (`flock -o`),
+# never by what the script starts: an engine's daemons would keep it for ever.
+alone() {
+  local name
+  name=$(basename "$0")
+  [ "${SIDECHECK_ALONE:-}" = "$name" ] && return
+  mkdir -p "$cache"
+  SIDECHECK_ALONE=$name exec flock -o "$cache/$name.lock" "$0" "$@"
+}
+
+# Runs a command whose output nobody needs unless it fails; then the end of it says why.
+quietly() {
+  local log
+  log=$(mktemp)
+  "$@" >"$log" 2>&1 </dev/null && {
+    rm -f "$log"
+    return
+  }
+  tail -n 20 "$log" >&2
+  rm -f "$log"
+  return 1
+}
+
+# Installs Debian packages: apt_install WHY PACKAGE...
+apt_install() {
+  local why=$1 missing=() package
+  shift
+  for package in "$@"; do
+    # shellcheck disable=SC2016 # a format of dpkg-query
+    [ "$(dpkg-query -Wf '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+  done
+  [ ${#missing[@]} -eq 0 ] && return
+  if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then
+    die "$why needs the packages ${missing[*]}: install them (on Debian as root: apt-get install ${missing[*]}), then run this again"
+  fi
+  say "installing ${missing[*]}: $why"
+  local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -q -y)
+  # The lists of a fresh machine are absent or old.
+  quietly "${apt[@]}" install --no-install-recommends "${missing[@]}" 2>/dev/null ||
+    { quietly "${apt[@]}" update && quietly "${apt[@]}" install --no-install-recommends "${missing[@]}"; } ||
+    die "apt-get could not install ${missing[*]}: see above"
+}
+
+# What Go needs to keep everything it fetches and compiles in the cache, which can be deleted like any other folder.
+go_in_cache() {
+  command -v go >/dev/null || die "go is not installed, and $1 is built with it: install Go (https://go.dev/dl), then run this again"
+  export GOMODCACHE=$cache/go/mod GOCACHE=$cache/go/build GOBIN=$cache/bin GOWORK=off
+  export GOFLAGS='-modcacherw -trimpath -buildvcs=false'
+}
