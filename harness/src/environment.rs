@@ -58,10 +58,7 @@ pub fn results() -> PathBuf {
 
 /// A path below the results, as the report names it.
 pub fn relative(path: &Path) -> String {
-    path.strip_prefix(results())
-        .unwrap_or(path)
-        .display()
-        .to_string()
+    path.strip_prefix(results()).unwrap_or(path).display().to_string()
 }
 
 /// The id of this run: given by `sidecheck run`, else nextest's, else the process'.

@@ -8,7 +8,7 @@ use std::time::Duration;
 pub const READY: Duration = Duration::from_secs(90);
 
 /// For something that a running Pod does on its own: a line in a log, an answer, a restart.
-pub const REACTION: Duration = Duration::from_secs(30);
+pub const REACTION: Duration = Duration::from_secs(15);
 
 /// For a changed ConfigMap or Secret to reach a container. The kubelet's default settings need up to about 65 s.
 pub const PROJECTION: Duration = Duration::from_secs(90);

@@ -1,1 +1,5 @@
-//! The checks.
+//! The checks: one module an area, one function a check. What a check demands stands in the fixture of the same name.
+#![cfg(test)]
+
+mod logging;
+mod properties;

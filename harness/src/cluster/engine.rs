@@ -25,8 +25,7 @@ impl Engine {
     /// Set-up has not run with this cache folder.
     pub fn chosen() -> anyhow::Result<Self> {
         let file = environment::cache().join("engine/env");
-        let text = fs::read_to_string(&file)
-            .context("no container engine is set up yet: run scripts/setup")?;
+        let text = fs::read_to_string(&file).context("no container engine is set up yet: run scripts/setup")?;
         let settings: BTreeMap<String, String> = text
             .lines()
             .filter_map(|line| line.split_once('='))
@@ -83,7 +82,15 @@ impl Engine {
             return Ok(());
         }
         let mut container = self.command();
-        container.args(["run", "--rm", "--privileged", "--network=none", "--label=sidecheck.dev/test", agent, "exit 0"]);
+        container.args([
+            "run",
+            "--rm",
+            "--privileged",
+            "--network=none",
+            "--label=sidecheck.dev/test",
+            agent,
+            "exit 0",
+        ]);
         run(&mut container, Duration::from_secs(30)).await.with_context(|| {
             format!(
                 "{} cannot run privileged containers, which every kind cluster needs: remove {} and run scripts/setup",

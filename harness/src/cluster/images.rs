@@ -58,7 +58,9 @@ pub async fn load(engine: &Engine, cluster: &Cluster, name: &str) -> anyhow::Res
         .context("the fixtures' images cannot be loaded into the cluster")?;
     let mark = json!({"metadata": {"annotations": {LOADED: content}}});
     for node in stale {
-        nodes.patch(&node.name_any(), &PatchParams::default(), &Patch::Merge(&mark)).await?;
+        nodes
+            .patch(&node.name_any(), &PatchParams::default(), &Patch::Merge(&mark))
+            .await?;
     }
     Ok(())
 }
@@ -82,7 +84,10 @@ pub fn names() -> anyhow::Result<Vec<String>> {
 
 /// The address of a fixture's image on the cluster under test: below the image prefix where one is given.
 pub fn address(image: &str) -> String {
-    match (environment::value(environment::IMAGE_PREFIX), image.strip_prefix(LOCAL_PREFIX)) {
+    match (
+        environment::value(environment::IMAGE_PREFIX),
+        image.strip_prefix(LOCAL_PREFIX),
+    ) {
         (Some(prefix), Some(name)) => format!("{}/{name}", prefix.trim_end_matches('/')),
         _ => image.to_owned(),
     }

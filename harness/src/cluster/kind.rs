@@ -35,7 +35,10 @@ impl KindCluster {
     /// # Errors
     /// No engine is set up.
     pub fn new(version: KubernetesVersion) -> anyhow::Result<Self> {
-        Ok(Self { version, engine: Engine::chosen()? })
+        Ok(Self {
+            version,
+            engine: Engine::chosen()?,
+        })
     }
 
     /// kind's name for it.
@@ -65,7 +68,8 @@ impl KindCluster {
     pub async fn up(&self) -> anyhow::Result<Cluster> {
         fs::create_dir_all(folder())?;
         let lock = File::create(folder().join(format!("{}.lock", self.name())))?;
-        lock.lock().context("cannot wait for another process that brings the cluster up")?;
+        lock.lock()
+            .context("cannot wait for another process that brings the cluster up")?;
         let cluster = match self.connect().await {
             Ok(cluster) => cluster,
             Err(_) => self.create().await?,
@@ -78,7 +82,10 @@ impl KindCluster {
         self.engine.probe().await?;
         enough_disk(&environment::cache())?;
         if self.exists().await? {
-            tracing::info!("the cluster {} exists but does not answer: it is made anew", self.name());
+            tracing::info!(
+                "the cluster {} exists but does not answer: it is made anew",
+                self.name()
+            );
             self.down().await?;
         }
         let (image, network) = self.node_image().await?;
@@ -87,7 +94,16 @@ impl KindCluster {
         fs::write(&config, serde_saphyr::to_string(&self.config(network))?)?;
         let mut create = self.engine.tool("kind");
         create
-            .args(["create", "cluster", "--name", &self.name(), "--image", &image, "--wait", "90s"])
+            .args([
+                "create",
+                "cluster",
+                "--name",
+                &self.name(),
+                "--image",
+                &image,
+                "--wait",
+                "90s",
+            ])
             .arg("--config")
             .arg(&config)
             .arg("--kubeconfig")
@@ -174,12 +190,19 @@ impl KindCluster {
         let arguments = |pairs: &[(&str, &str)]| -> serde_json::Value {
             let list = self.version.is_at_least(36);
             if list {
-                pairs.iter().map(|(name, value)| json!({"name": name, "value": value})).collect()
+                pairs
+                    .iter()
+                    .map(|(name, value)| json!({"name": name, "value": value}))
+                    .collect()
             } else {
                 pairs.iter().map(|(name, value)| (*name, *value)).collect()
             }
         };
-        let kubeadm = if self.version.is_at_least(36) { "v1beta4" } else { "v1beta3" };
+        let kubeadm = if self.version.is_at_least(36) {
+            "v1beta4"
+        } else {
+            "v1beta3"
+        };
         let control_plane = json!({
             "kind": "ClusterConfiguration",
             "apiVersion": format!("kubeadm.k8s.io/{kubeadm}"),
@@ -242,7 +265,10 @@ async fn registry_answers() -> bool {
 /// # Errors
 /// How much there is and how much is needed.
 pub fn enough_disk(folder: &Path) -> anyhow::Result<()> {
-    let existing = folder.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+    let existing = folder
+        .ancestors()
+        .find(|folder| folder.exists())
+        .unwrap_or(Path::new("/"));
     let free = fs4::available_space(existing)?;
     if free < DISK {
         bail!(

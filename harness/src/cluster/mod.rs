@@ -76,11 +76,19 @@ impl Cluster {
         let (kubeconfig, context) = match &target {
             Target::Context(name) => {
                 let kubeconfig = Kubeconfig::read().context("your kubeconfig cannot be read")?;
-                let known: Vec<&str> = kubeconfig.contexts.iter().map(|context| context.name.as_str()).collect();
+                let known: Vec<&str> = kubeconfig
+                    .contexts
+                    .iter()
+                    .map(|context| context.name.as_str())
+                    .collect();
                 if !known.contains(&name.as_str()) {
                     bail!(
                         "the kubeconfig has no context “{name}”; it has: {}",
-                        if known.is_empty() { "none".to_owned() } else { known.join(", ") }
+                        if known.is_empty() {
+                            "none".to_owned()
+                        } else {
+                            known.join(", ")
+                        }
                     );
                 }
                 (kubeconfig, Some(name.clone()))
@@ -91,10 +99,16 @@ impl Cluster {
                 None,
             ),
         };
-        let options = KubeConfigOptions { context, ..KubeConfigOptions::default() };
+        let options = KubeConfigOptions {
+            context,
+            ..KubeConfigOptions::default()
+        };
         let mut config = Config::from_custom_kubeconfig(kubeconfig, &options).await?;
         config.connect_timeout = Some(Duration::from_secs(5));
-        Ok(Self { client: Client::try_from(config)?, target })
+        Ok(Self {
+            client: Client::try_from(config)?,
+            target,
+        })
     }
 
     /// Asks the API server whether it works and at least one node is ready.
@@ -124,7 +138,11 @@ impl Cluster {
             let nodes: Api<Node> = Api::all(self.client.clone());
             let nodes = nodes.list(&ListParams::default()).await?.items;
             let daemons: Api<DaemonSet> = Api::namespaced(self.client.clone(), "kube-system");
-            let daemons = daemons.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default();
+            let daemons = daemons
+                .list(&ListParams::default())
+                .await
+                .map(|list| list.items)
+                .unwrap_or_default();
             Ok::<_, kube::Error>((version, nodes, daemons))
         };
         let (version, nodes, daemons) = timeout(patience::API, facts)
@@ -160,9 +178,20 @@ impl Cluster {
 
 /// Whether a DaemonSet of kube-system is one of the well-known Pod networks.
 fn is_network(daemon: &str) -> bool {
-    ["kindnet", "calico", "cilium", "flannel", "weave", "antrea", "aws-node", "azure-cni", "canal", "kube-router"]
-        .iter()
-        .any(|known| daemon.contains(known))
+    [
+        "kindnet",
+        "calico",
+        "cilium",
+        "flannel",
+        "weave",
+        "antrea",
+        "aws-node",
+        "azure-cni",
+        "canal",
+        "kube-router",
+    ]
+    .iter()
+    .any(|known| daemon.contains(known))
 }
 
 fn node_is_ready(node: &Node) -> bool {

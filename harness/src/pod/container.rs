@@ -45,6 +45,35 @@ pub struct ExecOutput {
     pub code: i32,
 }
 
+/// What a container sees of itself.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+pub struct Identity {
+    /// Its host name.
+    pub hostname: String,
+    /// The addresses of every network interface.
+    pub interfaces: std::collections::BTreeMap<String, Vec<String>>,
+    /// The kernel's number of each namespace: `net`, `pid`, `ipc`, `mnt`, `uts`, `user`.
+    pub namespaces: std::collections::BTreeMap<String, u64>,
+}
+
+impl Identity {
+    /// Every address but loopback ones.
+    pub fn addresses(&self) -> Vec<&str> {
+        self.interfaces
+            .iter()
+            .filter(|(name, _)| *name != "lo")
+            .flat_map(|(_, addresses)| addresses.iter().map(String::as_str))
+            .collect()
+    }
+
+    /// Whether the loopback interface has an IPv6 address.
+    pub fn has_ipv6_loopback(&self) -> bool {
+        self.interfaces
+            .get("lo")
+            .is_some_and(|addresses| addresses.iter().any(|address| address.starts_with("::1")))
+    }
+}
+
 impl Container {
     pub(super) fn new(namespace: Arc<Namespace>, pod: &str, name: &str) -> Self {
         Self {
@@ -70,7 +99,9 @@ impl Container {
     /// # Errors
     /// The container is not running.
     pub fn run(&self) -> anyhow::Result<Run> {
-        let status = self.status().with_context(|| format!("container {} has no status", self.name))?;
+        let status = self
+            .status()
+            .with_context(|| format!("container {} has no status", self.name))?;
         let running = status.state.as_ref().and_then(|state| state.running.as_ref());
         let Some(running) = running else {
             bail!("container {} is not running: {}", self.name, self.describe());
@@ -136,7 +167,10 @@ impl Container {
     ) -> Result<T, Finding> {
         let mut printed = self.namespace.follower(&self.pod, &self.name).printed.clone();
         let found = tokio::time::timeout(limit, async {
-            let printed = printed.wait_for(|printed| printed.ended || condition(printed).is_some()).await.ok()?;
+            let printed = printed
+                .wait_for(|printed| printed.ended || condition(printed).is_some())
+                .await
+                .ok()?;
             condition(&printed)
         })
         .await;
@@ -170,6 +204,40 @@ impl Container {
             printed.lines.iter().find(|line| condition(&line.text)).cloned()
         })
         .await
+    }
+
+    /// Waits until it has printed `marker`, and asserts that the agent's numbered lines `line 1` to `line COUNT` came before it.
+    ///
+    /// # Errors
+    /// `not met` where one is missing, repeated or out of order.
+    pub async fn prints_numbered_lines(&self, count: usize, marker: &str) -> Result<(), Finding> {
+        let seen = self
+            .prints(&format!("the line “{marker}”"), |printed| {
+                let end = printed.texts().position(|line| line == marker)?;
+                let lines = printed.texts().take(end).filter(|line| line.starts_with("line "));
+                Some(lines.map(str::to_owned).collect::<Vec<_>>())
+            })
+            .await?;
+        let expected: Vec<String> = (1..=count).map(|number| format!("line {number}")).collect();
+        if seen == expected {
+            return Ok(());
+        }
+        let place = seen
+            .iter()
+            .zip(&expected)
+            .position(|(seen, expected)| seen != expected)
+            .unwrap_or(count.min(seen.len()));
+        Err(not_met(
+            self,
+            format!("`line 1` to `line {count}`, each once and in order, before “{marker}”"),
+            format!(
+                "{} lines; number {} is {:?} instead of {:?}",
+                seen.len(),
+                place + 1,
+                seen.get(place),
+                expected.get(place)
+            ),
+        ))
     }
 
     /// Waits for a recorded event of that name that satisfies `condition`.
@@ -208,7 +276,11 @@ impl Container {
         let what = || format!("cannot run {command:?} in container {}", self.name);
         let run = async {
             let parameters = AttachParams::default().container(&self.name);
-            let mut process = self.namespace.api().exec(&self.pod, command.iter().copied(), &parameters).await?;
+            let mut process = self
+                .namespace
+                .api()
+                .exec(&self.pod, command.iter().copied(), &parameters)
+                .await?;
             let mut stdout = process.stdout().context("no standard output")?;
             let mut stderr = process.stderr().context("no standard error")?;
             let status = process.take_status().context("no status")?;
@@ -224,7 +296,11 @@ impl Container {
                     .details
                     .as_ref()
                     .and_then(|details| {
-                        details.causes.iter().flatten().find(|cause| cause.reason.as_deref() == Some("ExitCode"))
+                        details
+                            .causes
+                            .iter()
+                            .flatten()
+                            .find(|cause| cause.reason.as_deref() == Some("ExitCode"))
                     })
                     .and_then(|cause| cause.message.as_deref()?.parse().ok())
                     .with_context(|| status.message.clone().unwrap_or_default())?,
@@ -241,38 +317,81 @@ impl Container {
             .with_context(what)
     }
 
-    /// Has the agent in this container execute a statement, through its port named `agent`; returns the events that it caused.
+    /// Has the agent in this container execute a statement; returns the events that it caused.
+    ///
+    /// Through the agent's port where the container has one named `agent`; else a second agent executes it, started in the container.
     ///
     /// # Errors
-    /// The container has no such port or does not answer.
+    /// The agent cannot be reached or does not understand.
     pub async fn tell(&self, statement: &str) -> anyhow::Result<Vec<Event>> {
-        let pods = self.namespace.pods();
-        let pod = &pods.get(&self.pod).context("the Pod was not seen yet")?.pod;
-        let spec = pod.spec.as_ref().context("a Pod has a spec")?;
-        let port = spec
-            .init_containers
-            .iter()
-            .flatten()
-            .chain(&spec.containers)
-            .find(|container| container.name == self.name)
-            .and_then(|container| {
-                container.ports.iter().flatten().find(|port| port.name.as_deref() == Some("agent"))
-            })
-            .with_context(|| format!("container {} has no port named agent", self.name))?
-            .container_port;
-        let http = Http::forward(self.namespace.api(), &self.pod, u16::try_from(port)?).await?;
-        let answer = http.post("/run", statement).await.with_context(|| {
-            format!("the agent in {} did not execute “{statement}”", self.name)
-        })?;
-        if answer.status != 200 {
-            bail!("the agent in {} refused “{statement}”: {}", self.name, answer.body);
-        }
-        let mut events: Vec<Event> = serde_json::from_str(&answer.body)
-            .with_context(|| format!("the agent in {} answered: {}", self.name, answer.body))?;
+        let what = || format!("the agent in {} did not execute “{statement}”", self.name);
+        let mut events: Vec<Event> = match self.agent_port() {
+            Some(port) => {
+                let http = Http::forward(self.namespace.api(), &self.pod, port).await?;
+                let answer = http.post("/run", statement).await.with_context(what)?;
+                if answer.status != 200 {
+                    bail!("{}: {}", what(), answer.body);
+                }
+                serde_json::from_str(&answer.body).with_context(what)?
+            }
+            None => {
+                let output = self.exec(&["agent", "--once", statement]).await.with_context(what)?;
+                let events: Vec<Event> = output
+                    .stdout
+                    .lines()
+                    .filter_map(|line| Event::parse(&self.name, line))
+                    .collect();
+                if events.is_empty() && output.code != 0 {
+                    bail!("{}: exit code {}: {}", what(), output.code, output.stderr);
+                }
+                events
+            }
+        };
         for event in &mut events {
             event.container.clone_from(&self.name);
         }
         Ok(events)
+    }
+
+    fn agent_port(&self) -> Option<u16> {
+        let pods = self.namespace.pods();
+        let spec = pods.get(&self.pod)?.pod.spec.as_ref()?;
+        let container = spec
+            .init_containers
+            .iter()
+            .flatten()
+            .chain(&spec.containers)
+            .find(|container| container.name == self.name)?;
+        let port = container
+            .ports
+            .iter()
+            .flatten()
+            .find(|port| port.name.as_deref() == Some("agent"))?;
+        u16::try_from(port.container_port).ok()
+    }
+
+    /// What the container sees of itself: host name, addresses, namespaces, users.
+    ///
+    /// # Errors
+    /// Like [`Self::tell`].
+    pub async fn identity(&self) -> anyhow::Result<Identity> {
+        let event = self.ask("identity").await?;
+        serde_json::from_value(serde_json::Value::Object(event.fields))
+            .with_context(|| format!("the identity of {} is not understood", self.name))
+    }
+
+    /// Sends a signal to the container's first process. Where Pods share their processes, that is not the container's own.
+    ///
+    /// # Errors
+    /// The signal cannot be sent.
+    pub async fn signal(&self, signal: &str) -> anyhow::Result<()> {
+        // The container may end before it has answered.
+        if let Ok(event) = self.ask(&format!("signal 1 {signal}")).await
+            && event.event == "failed"
+        {
+            bail!("{signal} was not sent in {}: {}", self.name, event.text("message"));
+        }
+        Ok(())
     }
 
     /// Like [`Self::tell`], for a statement that causes one event.

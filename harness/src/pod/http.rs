@@ -31,7 +31,9 @@ pub struct Answer {
 
 impl Http {
     pub(super) async fn forward(api: Api<Pod>, pod: &str, port: u16) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("cannot open a local port")?;
+        let listener = TcpListener::bind(("127.0.0.1", 0))
+            .await
+            .context("cannot open a local port")?;
         let address = listener.local_addr()?;
         let refusal = Arc::new(Mutex::new(None));
         let forwarding = tokio::spawn(accept(listener, api, pod.to_owned(), port, Arc::clone(&refusal)));
@@ -94,13 +96,7 @@ impl Drop for Http {
     }
 }
 
-async fn accept(
-    listener: TcpListener,
-    api: Api<Pod>,
-    pod: String,
-    port: u16,
-    refusal: Arc<Mutex<Option<String>>>,
-) {
+async fn accept(listener: TcpListener, api: Api<Pod>, pod: String, port: u16, refusal: Arc<Mutex<Option<String>>>) {
     let mut connections = tokio::task::JoinSet::new();
     while let Ok((connection, _)) = listener.accept().await {
         let (api, pod, refusal) = (api.clone(), pod.clone(), Arc::clone(&refusal));
@@ -116,7 +112,10 @@ async fn accept(
 }
 
 async fn carry(mut local: TcpStream, api: &Api<Pod>, pod: &str, port: u16) -> anyhow::Result<()> {
-    let mut forwarder = api.portforward(pod, &[port]).await.context("the port cannot be forwarded")?;
+    let mut forwarder = api
+        .portforward(pod, &[port])
+        .await
+        .context("the port cannot be forwarded")?;
     let mut remote = forwarder.take_stream(port).context("no stream")?;
     let error = forwarder.take_error(port).context("no error channel")?;
     let copied = tokio::io::copy_bidirectional(&mut local, &mut remote).await;

@@ -120,8 +120,6 @@ impl Printed {
 
     /// The events among the lines.
     pub fn events(&self, container: &str) -> Vec<Event> {
-        self.texts()
-            .filter_map(|line| Event::parse(container, line))
-            .collect()
+        self.texts().filter_map(|line| Event::parse(container, line)).collect()
     }
 }

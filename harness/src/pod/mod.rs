@@ -22,7 +22,7 @@ use crate::timeline::Timeline;
 use log::Follower;
 use state::{PodState, Pods};
 
-pub use container::{Container, ExecOutput, Run};
+pub use container::{Container, ExecOutput, Identity, Run};
 pub use http::{Answer, Http};
 pub use log::{Line, Printed};
 pub use wait::eventually;
@@ -79,9 +79,7 @@ impl Namespace {
         let followers = self.followers.lock().expect("no holder panics");
         followers
             .iter()
-            .map(|((pod, container), follower)| {
-                (pod.clone(), container.clone(), follower.printed.borrow().clone())
-            })
+            .map(|((pod, container), follower)| (pod.clone(), container.clone(), follower.printed.borrow().clone()))
             .collect()
     }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
-use kube::{Api, ResourceExt};
 use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, ResourceExt};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -42,9 +42,7 @@ impl Pods {
 pub(super) fn watch_pods(api: Api<Pod>) -> watch::Receiver<Pods> {
     let (sender, receiver) = watch::channel(Pods::default());
     tokio::spawn(async move {
-        let mut events = watcher(api, watcher::Config::default())
-            .default_backoff()
-            .boxed();
+        let mut events = watcher(api, watcher::Config::default()).default_backoff().boxed();
         loop {
             let event = tokio::select! {
                 event = events.next() => event,
@@ -54,18 +52,11 @@ pub(super) fn watch_pods(api: Api<Pod>) -> watch::Receiver<Pods> {
             sender.send_modify(|pods| match event {
                 Ok(watcher::Event::Apply(pod) | watcher::Event::InitApply(pod)) => {
                     pods.trouble = None;
-                    pods.seen.insert(
-                        pod.name_any(),
-                        PodState {
-                            pod,
-                            deleted: false,
-                        },
-                    );
+                    pods.seen.insert(pod.name_any(), PodState { pod, deleted: false });
                 }
                 Ok(watcher::Event::Delete(pod)) => {
                     pods.trouble = None;
-                    pods.seen
-                        .insert(pod.name_any(), PodState { pod, deleted: true });
+                    pods.seen.insert(pod.name_any(), PodState { pod, deleted: true });
                 }
                 Ok(watcher::Event::Init | watcher::Event::InitDone) => pods.trouble = None,
                 Err(error) => {
@@ -155,10 +146,7 @@ pub(super) fn unschedulable(pod: &Pod) -> Option<String> {
 }
 
 fn describe_container(status: &ContainerStatus) -> String {
-    let mut text = status
-        .state
-        .as_ref()
-        .map_or("no state".to_owned(), describe_state);
+    let mut text = status.state.as_ref().map_or("no state".to_owned(), describe_state);
     if !status.ready && status.state.as_ref().is_some_and(|state| state.running.is_some()) {
         text.push_str(", not ready");
     }

@@ -192,11 +192,7 @@ pub async fn eventually<T>(
         match look().await.context("cannot look")? {
             Ok(found) => return Ok(found),
             Err(observed) if Instant::now() >= deadline => {
-                return Err(not_met(
-                    container,
-                    format!("{expected} within {limit:?}"),
-                    observed,
-                ));
+                return Err(not_met(container, format!("{expected} within {limit:?}"), observed));
             }
             Err(_) => tokio::time::sleep(patience::LOOK_AGAIN).await,
         }

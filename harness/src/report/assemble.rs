@@ -61,13 +61,17 @@ pub fn assemble(
 }
 
 fn undecided(fixtures: &Path, planned: &Planned) -> CheckResult {
-    let metadata = Fixture::load(fixtures, &planned.id).ok().map(|fixture| fixture.metadata);
+    let metadata = Fixture::load(fixtures, &planned.id)
+        .ok()
+        .map(|fixture| fixture.metadata);
     let text = |pick: fn(&crate::fixture::Metadata) -> String| metadata.as_ref().map_or(String::new(), pick);
     CheckResult {
         id: planned.id.clone(),
         area: planned.id.split('/').next().unwrap_or_default().to_owned(),
         shape: planned.shape,
-        level: metadata.as_ref().map_or(crate::fixture::Level::Must, |metadata| metadata.level),
+        level: metadata
+            .as_ref()
+            .map_or(crate::fixture::Level::Must, |metadata| metadata.level),
         rows: metadata.as_ref().map_or(Vec::new(), |metadata| metadata.rows.clone()),
         requirement: text(|metadata| metadata.requirement.clone()),
         source: text(|metadata| metadata.source.clone()),
@@ -92,7 +96,8 @@ pub fn write_whole(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     file.write_all(content)?;
-    file.persist(path).with_context(|| format!("cannot write {}", path.display()))?;
+    file.persist(path)
+        .with_context(|| format!("cannot write {}", path.display()))?;
     Ok(())
 }
 

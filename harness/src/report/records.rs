@@ -38,10 +38,7 @@ impl RunFolder {
     /// # Errors
     /// The file cannot be written.
     pub fn record(&self, result: &CheckResult) -> anyhow::Result<()> {
-        let path = self
-            .path
-            .join("checks")
-            .join(format!("{}.json", result.selector()));
+        let path = self.path.join("checks").join(format!("{}.json", result.selector()));
         write_whole(&path, &serde_json::to_vec_pretty(result)?)
     }
 
@@ -60,8 +57,7 @@ impl RunFolder {
                 if path.extension().is_some_and(|ending| ending == "json") {
                     let text = fs::read(&path)?;
                     results.push(
-                        serde_json::from_slice(&text)
-                            .with_context(|| format!("not a record: {}", path.display()))?,
+                        serde_json::from_slice(&text).with_context(|| format!("not a record: {}", path.display()))?,
                     );
                 }
             }

@@ -44,7 +44,15 @@ pub fn render(report: &Report) -> String {
 fn table(report: &Report) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["area", "met", "not met", "not applicable", "skipped", "error", "slowest"]);
+    table.set_header([
+        "area",
+        "met",
+        "not met",
+        "not applicable",
+        "skipped",
+        "error",
+        "slowest",
+    ]);
     let mut areas: Vec<&str> = report.checks.iter().map(|check| check.area.as_str()).collect();
     areas.dedup();
     for area in areas {
@@ -52,7 +60,12 @@ fn table(report: &Report) -> Table {
         let slowest = checks.iter().map(|check| check.duration_ms).max().unwrap_or_default();
         table.add_row(row(area, Summary::of(checks), slowest));
     }
-    let slowest = report.checks.iter().map(|check| check.duration_ms).max().unwrap_or_default();
+    let slowest = report
+        .checks
+        .iter()
+        .map(|check| check.duration_ms)
+        .max()
+        .unwrap_or_default();
     table.add_row(row("all", report.summary, slowest));
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);

@@ -195,7 +195,10 @@ fn judge_twin(twin: &Twin, verdict: Verdict) -> TwinResult {
             let observed = if caught {
                 mismatch.observed
             } else {
-                format!("expected an observation with “{}”, got: {}", twin.observed, mismatch.observed)
+                format!(
+                    "expected an observation with “{}”, got: {}",
+                    twin.observed, mismatch.observed
+                )
             };
             (caught, observed)
         }

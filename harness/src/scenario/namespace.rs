@@ -33,7 +33,11 @@ pub(super) async fn create(client: &Client, run: &str, check: &str) -> anyhow::R
         },
     }))?;
     let namespaces: Api<K8sNamespace> = Api::all(client.clone());
-    limited("create the namespace", namespaces.create(&PostParams::default(), &object)).await?;
+    limited(
+        "create the namespace",
+        namespaces.create(&PostParams::default(), &object),
+    )
+    .await?;
     // The cluster makes this account too, a moment later; Pods are refused until it exists. No Pod here needs its token.
     let account: ServiceAccount = serde_json::from_value(json!({
         "metadata": {"name": "default"},
@@ -41,7 +45,11 @@ pub(super) async fn create(client: &Client, run: &str, check: &str) -> anyhow::R
     }))?;
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &name);
     let apply = PatchParams::apply(MANAGER).force();
-    limited("create the service account", accounts.patch("default", &apply, &Patch::Apply(&account))).await?;
+    limited(
+        "create the service account",
+        accounts.patch("default", &apply, &Patch::Apply(&account)),
+    )
+    .await?;
     Ok(Namespace::watch(client.clone(), &name))
 }
 
@@ -71,7 +79,11 @@ pub(super) async fn apply(namespace: &Namespace, objects: Vec<Value>) -> anyhow:
         let what = format!("apply {} {}", types.kind, object.name_any());
         limited(
             &what,
-            api.patch(&object.name_any(), &PatchParams::apply(MANAGER).force(), &Patch::Apply(&object)),
+            api.patch(
+                &object.name_any(),
+                &PatchParams::apply(MANAGER).force(),
+                &Patch::Apply(&object),
+            ),
         )
         .await?;
     }
@@ -102,7 +114,10 @@ pub(super) async fn discard(namespace: &Namespace) {
     let parameters = DeleteParams::background();
     let deletion = namespaces.delete(&namespace.name, &parameters);
     if let Err(error) = limited("delete the namespace", deletion).await {
-        tracing::warn!(namespace = namespace.name, "left behind, `sidecheck clean` removes it: {error:#}");
+        tracing::warn!(
+            namespace = namespace.name,
+            "left behind, `sidecheck clean` removes it: {error:#}"
+        );
     }
 }
 
@@ -158,7 +173,11 @@ fn stuck(namespace: &K8sNamespace, limit: std::time::Duration) -> String {
     format!(
         "the namespace {} was not deleted within {limit:?}: {}",
         namespace.name_any(),
-        if why.is_empty() { "no reason is given".to_owned() } else { why.join("; ") }
+        if why.is_empty() {
+            "no reason is given".to_owned()
+        } else {
+            why.join("; ")
+        }
     )
 }
 

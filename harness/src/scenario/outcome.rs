@@ -58,12 +58,7 @@ impl From<kube::Error> for Finding {
 ///
 /// # Errors
 /// [`Finding::NotMet`] where `holds` is false.
-pub fn expect(
-    container: &Container,
-    holds: bool,
-    expected: impl Into<String>,
-    observed: impl Into<String>,
-) -> Verdict {
+pub fn expect(container: &Container, holds: bool, expected: impl Into<String>, observed: impl Into<String>) -> Verdict {
     if holds {
         return Ok(());
     }
@@ -71,11 +66,7 @@ pub fn expect(
 }
 
 /// The finding that `container` does not show what the requirement demands.
-pub fn not_met(
-    container: &Container,
-    expected: impl Into<String>,
-    observed: impl Into<String>,
-) -> Finding {
+pub fn not_met(container: &Container, expected: impl Into<String>, observed: impl Into<String>) -> Finding {
     Finding::NotMet(Box::new(Mismatch {
         expected: expected.into(),
         observed: observed.into(),

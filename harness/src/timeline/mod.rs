@@ -35,10 +35,7 @@ impl Event {
 
     /// A field as text; empty where there is none.
     pub fn text(&self, field: &str) -> &str {
-        self.fields
-            .get(field)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
+        self.fields.get(field).and_then(Value::as_str).unwrap_or_default()
     }
 
     /// A field as a number.

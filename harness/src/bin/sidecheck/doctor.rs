@@ -26,11 +26,19 @@ impl Doctor {
         say("engine", check_engine(&engine).await);
         if let Ok(engine) = &engine {
             say("kind", version_of(engine, "kind", &["version"]).await);
-            say("nextest", version_of(engine, "cargo-nextest", &["nextest", "--version"]).await);
+            say(
+                "nextest",
+                version_of(engine, "cargo-nextest", &["nextest", "--version"]).await,
+            );
         }
-        say("disk", kind::enough_disk(&environment::cache()).map(|()| "enough for a cluster".to_owned()));
+        say(
+            "disk",
+            kind::enough_disk(&environment::cache()).map(|()| "enough for a cluster".to_owned()),
+        );
         for version in KubernetesVersion::all() {
-            let Ok(cluster) = KindCluster::new(version) else { continue };
+            let Ok(cluster) = KindCluster::new(version) else {
+                continue;
+            };
             if !cluster.kubeconfig().exists() {
                 continue;
             }
@@ -59,5 +67,9 @@ async fn version_of(engine: &Engine, program: &str, arguments: &[&str]) -> anyho
     let output = engine::run(engine.tool(program).args(arguments), Duration::from_secs(10))
         .await
         .map_err(|error| error.context("run scripts/setup"))?;
-    Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned())
+    Ok(String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .to_owned())
 }

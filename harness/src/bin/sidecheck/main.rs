@@ -53,7 +53,9 @@ fn main() -> ExitCode {
         }
     };
     tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_from_env("SIDECHECK_LOG").unwrap_or_else(|_| EnvFilter::new("warn,sidecheck=info")))
+        .with_env_filter(
+            EnvFilter::try_from_env("SIDECHECK_LOG").unwrap_or_else(|_| EnvFilter::new("warn,sidecheck=info")),
+        )
         .with_writer(std::io::stderr)
         .with_target(false)
         .with_level(false)

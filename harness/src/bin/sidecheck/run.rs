@@ -55,6 +55,9 @@ impl Run {
         let (began, clock) = (SystemTime::now(), Instant::now());
         let trouble = self.decide(&run, &folder, &planned, &cluster).await?;
         let duration = clock.elapsed();
+        if let (Some(trouble), true) = (&trouble, folder.results()?.is_empty()) {
+            bail!("{trouble}");
+        }
 
         let fixtures = environment::root().join("fixtures");
         let report = assemble(&folder, &run, &fixtures, &planned, facts, began, duration)?;
@@ -81,20 +84,37 @@ impl Run {
         let output = fs::File::create(&log)?;
         let mut nextest = Command::new("cargo");
         nextest
-            .args(["nextest", "run", "--package", "suites", "--no-fail-fast", "--hide-progress-bar"])
+            .args([
+                "nextest",
+                "run",
+                "--package",
+                "suites",
+                "--no-fail-fast",
+                "--hide-progress-bar",
+            ])
             .args(["--status-level", "none", "--final-status-level", "none"])
             .args(["--failure-output", "never", "--success-output", "never"])
             .args(["--filterset", &filterset(planned)])
             .current_dir(environment::root())
-            .env("PATH", format!("{}:{}", environment::cache().join("bin").display(), environment::value("PATH").unwrap_or_default()))
+            .env(
+                "PATH",
+                format!(
+                    "{}:{}",
+                    environment::cache().join("bin").display(),
+                    environment::value("PATH").unwrap_or_default()
+                ),
+            )
             .env(environment::RUN, run)
             .env(environment::PROVE, if self.prove { "1" } else { "0" })
             .env(environment::KUBERNETES, &self.cluster.kubernetes)
-            .env(environment::KEEP, match self.keep {
-                Keep::Never => "never",
-                Keep::OnFailure => "on-failure",
-                Keep::Always => "always",
-            })
+            .env(
+                environment::KEEP,
+                match self.keep {
+                    Keep::Never => "never",
+                    Keep::OnFailure => "on-failure",
+                    Keep::Always => "always",
+                },
+            )
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output);
@@ -177,7 +197,10 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {msg}") {
             bar.set_style(style);
         }
-        Self { bar, shown: BTreeSet::new() }
+        Self {
+            bar,
+            shown: BTreeSet::new(),
+        }
     }
 
     fn show(&mut self, folder: &RunFolder) {
@@ -237,6 +260,8 @@ fn prune() {
 }
 
 fn seconds() -> u32 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
     now.subsec_nanos() ^ (now.as_secs() as u32)
 }

@@ -1,0 +1,1 @@
+//! What the harness says when things go wrong on a real cluster.
