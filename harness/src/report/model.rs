@@ -201,3 +201,90 @@ pub struct TwinResult {
     /// What the check said.
     pub observed: String,
 }
+
+/// A report with one check of most outcomes, for the tests of its renderings.
+#[cfg(test)]
+pub(crate) mod sample {
+    use super::*;
+
+    pub(crate) fn report() -> Report {
+        let checks = vec![
+            check("logging/lines-arrive", OutcomeKind::Met),
+            CheckResult {
+                expected: Some("`line 1` to `line 5` before “end”".to_owned()),
+                observed: Some("3 lines; number 4 is None instead of Some(\"line 4\")".to_owned()),
+                container: Some("shipper".to_owned()),
+                remediation: Some("Look at the node's file system.".to_owned()),
+                ..check("logging/last-lines-survive", OutcomeKind::NotMet)
+            },
+            CheckResult {
+                reason: Some("the cluster has no IPv6".to_owned()),
+                ..check("network/localhost-ipv6", OutcomeKind::NotApplicable)
+            },
+            CheckResult {
+                reason: Some("Pod app cannot be scheduled: 0/1 nodes are available".to_owned()),
+                ..check("network/shared-ip", OutcomeKind::Error)
+            },
+        ];
+        Report {
+            api_version: API_VERSION.to_owned(),
+            kind: "ConformanceReport".to_owned(),
+            run: "1a2b3c4d".to_owned(),
+            date: "2026-01-31T12:00:00Z".to_owned(),
+            complete: true,
+            duration_ms: 4200,
+            cluster: ClusterFacts {
+                version: "v1.37.0".to_owned(),
+                distribution: "kind".to_owned(),
+                runtime: "containerd://2.4.2".to_owned(),
+                kernel: "6.12.1".to_owned(),
+                cni: "ptp".to_owned(),
+                nodes: 1,
+            },
+            summary: Summary::of(&checks),
+            checks,
+        }
+    }
+
+    fn check(id: &str, outcome: OutcomeKind) -> CheckResult {
+        CheckResult {
+            id: id.to_owned(),
+            area: id.split('/').next().unwrap_or_default().to_owned(),
+            shape: Shape::Native,
+            level: Level::Must,
+            rows: vec!["A3".to_owned()],
+            requirement: "Every line MUST arrive.".to_owned(),
+            source: "https://kubernetes.io/docs/".to_owned(),
+            outcome,
+            reason: None,
+            duration_ms: 2100,
+            expected: None,
+            observed: None,
+            container: None,
+            remediation: None,
+            evidence: format!("runs/1a2b3c4d/evidence/{id}@native"),
+            twins: vec![TwinResult {
+                name: "nobody writes".to_owned(),
+                caught: true,
+                observed: "0 lines".to_owned(),
+            }],
+        }
+    }
+
+    #[test]
+    fn a_report_fits_the_published_schema() {
+        let schema = serde_json::from_str(include_str!("../../../docs/conformance-report.schema.json")).expect("JSON");
+        let report = serde_json::to_value(report()).expect("JSON");
+        let validator = jsonschema::validator_for(&schema).expect("a schema");
+        let faults: Vec<String> = validator.iter_errors(&report).map(|fault| fault.to_string()).collect();
+        assert!(faults.is_empty(), "{faults:#?}");
+    }
+
+    #[test]
+    fn the_schema_refuses_what_it_does_not_know() {
+        let schema = serde_json::from_str(include_str!("../../../docs/conformance-report.schema.json")).expect("JSON");
+        let mut report = serde_json::to_value(report()).expect("JSON");
+        report["checks"][0]["outcome"] = "passed".into();
+        assert!(!jsonschema::is_valid(&schema, &report));
+    }
+}

@@ -1,1 +1,41 @@
+use anyhow::anyhow;
+use rstest::rstest;
 
+use super::{Finding, Mismatch, Verdict, conclude, judge_twin, without_fixture};
+use crate::fixture::{Shape, Twin};
+use crate::report::model::OutcomeKind;
+
+fn mismatch(observed: &str) -> Finding {
+    Finding::NotMet(Box::new(Mismatch {
+        expected: "200 lines".to_owned(),
+        observed: observed.to_owned(),
+        container: Some("shipper".to_owned()),
+    }))
+}
+
+#[rstest]
+#[case(Ok(()), OutcomeKind::Met)]
+#[case(Err(mismatch("0 lines")), OutcomeKind::NotMet)]
+#[case(Err(Finding::NotApplicable("no such feature".to_owned())), OutcomeKind::NotApplicable)]
+#[case(Err(Finding::Skipped("asked for".to_owned())), OutcomeKind::Skipped)]
+#[case(Err(anyhow!("the API server does not answer").into()), OutcomeKind::Error)]
+fn a_verdict_becomes_its_outcome(#[case] verdict: Verdict, #[case] expected: OutcomeKind) {
+    let mut result = without_fixture("logging/lines", Shape::Native, &anyhow!("not run"));
+    result.reason = None;
+    conclude(&mut result, verdict);
+    assert_eq!(result.outcome, expected);
+    assert_eq!(result.reason.is_none(), expected == OutcomeKind::Met);
+}
+
+#[rstest]
+#[case(Err(mismatch("0 lines; number 1 is missing")), true)]
+#[case(Err(mismatch("7 lines")), false)]
+#[case(Ok(()), false)]
+#[case(Err(anyhow!("image missing: 0 lines").into()), false)]
+fn only_the_expected_observation_catches_a_twin(#[case] verdict: Verdict, #[case] caught: bool) {
+    let twin: Twin = serde_json::from_value(serde_json::json!({
+        "name": "nobody writes", "observed": "0 lines", "patch": [],
+    }))
+    .expect("a twin");
+    assert_eq!(judge_twin(&twin, verdict).caught, caught);
+}
