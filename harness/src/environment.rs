@@ -81,5 +81,6 @@ pub fn setting() -> Setting {
             Some("on-failure") => Keep::OnFailure,
             _ => Keep::Never,
         },
+        target: None,
     }
 }

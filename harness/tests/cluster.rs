@@ -1,1 +1,254 @@
-//! What the harness says when things go wrong on a real cluster.
+//! What the harness says and leaves behind when things go wrong on a real cluster.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::config::Kubeconfig;
+use kube::{Api, Client, ResourceExt};
+use serde_json::json;
+use sidecheck::cluster::{Cluster, Target};
+use sidecheck::report::model::{CheckResult, OutcomeKind};
+use sidecheck::report::records::RunFolder;
+use sidecheck::scenario::{Keep, RUN_LABEL, Setting, check_in, remove_namespaces, wait_until_gone};
+use sidecheck::{ScenarioPod, Shape, Verdict, environment};
+use tempfile::TempDir;
+use tokio::net::{TcpListener, TcpStream};
+
+/// A folder with one fixture whose Pod has `spec`.
+fn fixture(spec: &str) -> TempDir {
+    let folder = TempDir::new().expect("a folder");
+    fs::create_dir(folder.path().join("area")).expect("a folder");
+    let text = format!(
+        r#"apiVersion: v1
+kind: Pod
+metadata:
+  name: app
+  annotations:
+    sidecheck.dev/level: MUST
+    sidecheck.dev/requirement: It MUST run.
+    sidecheck.dev/source: https://kubernetes.io/docs/
+    sidecheck.dev/rows: A3
+    sidecheck.dev/main: main
+    sidecheck.dev/sidecar: main
+    sidecheck.dev/shapes: classic
+    sidecheck.dev/remediation: None.
+    sidecheck.dev/twins: |
+      - {{name: another name, observed: nothing, patch: [{{op: replace, path: /metadata/name, value: other}}]}}
+spec:
+  terminationGracePeriodSeconds: 1
+{spec}"#
+    );
+    fs::write(folder.path().join("area/check.yaml"), text).expect("a fixture");
+    folder
+}
+
+fn setting(folder: &Path, target: Option<Target>) -> Setting {
+    let run = format!("self-test-{}", std::process::id());
+    Setting {
+        fixtures: folder.to_owned(),
+        folder: RunFolder::new(folder, &run),
+        run,
+        prove: false,
+        keep: Keep::Never,
+        target,
+    }
+}
+
+async fn outcome<B: AsyncFn(&ScenarioPod) -> Verdict>(spec: &str, target: Option<Target>, body: B) -> CheckResult {
+    let folder = fixture(spec);
+    let setting = setting(folder.path(), target);
+    check_in(&setting, "area/check", Shape::Classic, body).await.0
+}
+
+fn is_error(result: &CheckResult, parts: &[&str]) {
+    let reason = result.reason.as_deref().unwrap_or_default();
+    assert_eq!(result.outcome, OutcomeKind::Error, "{reason}");
+    for part in parts {
+        assert!(reason.contains(part), "“{part}” is missing in: {reason}");
+    }
+}
+
+#[tokio::test]
+async fn a_pod_that_no_node_takes_is_an_error() {
+    let spec = "  nodeSelector: {moon: full}
+  containers:
+  - {name: main, image: \"localhost/sidecheck/agent:v1\"}
+";
+    let result = outcome(spec, None, async |_| Ok(())).await;
+    is_error(&result, &["Pod app cannot be scheduled: 0/1 nodes are available", "selector"]);
+}
+
+#[tokio::test]
+async fn a_missing_image_is_an_error() {
+    let spec = "  containers:
+  - {name: main, image: \"localhost/sidecheck/absent:v1\"}
+";
+    let result = outcome(spec, None, async |_| Ok(())).await;
+    is_error(&result, &["container main of Pod app does not run", "localhost/sidecheck/absent:v1"]);
+}
+
+#[tokio::test]
+async fn a_container_that_crashes_at_once_is_an_error_with_its_last_words() {
+    let spec = "  containers:
+  - {name: main, image: \"localhost/sidecheck/agent:v1\", args: [say farewell, exit 3]}
+";
+    let result = outcome(spec, None, async |_| Ok(())).await;
+    is_error(&result, &["container main of Pod app does not run", "exit code 3", "farewell"]);
+}
+
+#[tokio::test]
+async fn a_body_that_panics_is_an_error() {
+    let spec = "  containers:
+  - {name: main, image: \"localhost/sidecheck/agent:v1\"}
+";
+    let result = outcome(spec, None, async |_| panic!("a mistake in the suite")).await;
+    is_error(&result, &["the check panicked: a mistake in the suite"]);
+}
+
+/// The API server behind a door that can be closed.
+async fn door(to: &Path, folder: &Path) -> (Target, tokio::task::AbortHandle) {
+    let mut kubeconfig = Kubeconfig::read_from(to).expect("a kubeconfig");
+    let server = kubeconfig.clusters[0].cluster.as_mut().expect("a cluster").server.replace(String::new());
+    let address = server.expect("an address").trim_start_matches("https://").to_owned();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    let door = format!("https://{}", listener.local_addr().expect("an address"));
+    kubeconfig.clusters[0].cluster.as_mut().expect("a cluster").server = Some(door);
+    let path = folder.join("kubeconfig");
+    fs::write(&path, serde_json::to_string(&kubeconfig).expect("JSON")).expect("a file");
+    let open = tokio::spawn(async move {
+        let mut connections = tokio::task::JoinSet::new();
+        while let Ok((mut near, _)) = listener.accept().await {
+            let address = address.clone();
+            connections.spawn(async move {
+                let mut far = TcpStream::connect(address).await?;
+                tokio::io::copy_bidirectional(&mut near, &mut far).await
+            });
+        }
+    });
+    (Target::Kubeconfig(path), open.abort_handle())
+}
+
+fn kubeconfig() -> std::path::PathBuf {
+    match Target::from_environment().expect("a cluster") {
+        Target::Kubeconfig(path) => path,
+        Target::Context(name) => panic!("these tests run on the harness's own cluster, not on {name}"),
+    }
+}
+
+async fn client() -> Client {
+    Cluster::connect().await.expect("a cluster").client
+}
+
+#[tokio::test]
+async fn a_cluster_that_stops_answering_is_an_error() {
+    let folder = TempDir::new().expect("a folder");
+    let (target, open) = door(&kubeconfig(), folder.path()).await;
+    let spec = "  containers:
+  - {name: main, image: \"localhost/sidecheck/agent:v1\"}
+";
+    let result = outcome(spec, Some(target), async |pod| {
+        open.abort();
+        pod.main().prints_line("a line that never comes", |_| false).await?;
+        Ok(())
+    })
+    .await;
+    is_error(&result, &["the API server has not answered for"]);
+    // What could not be removed through the closed door is removed as `clean` does it.
+    let run = format!("self-test-{}", std::process::id());
+    remove_namespaces(&client().await, Some(&run)).await.expect("removed");
+}
+
+#[tokio::test]
+async fn a_namespace_that_is_stuck_in_deletion_is_told_with_what_holds_it() {
+    let client = client().await;
+    let run = format!("stuck-{}", std::process::id());
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let namespace = serde_json::from_value(json!({"metadata": {"name": run, "labels": {RUN_LABEL: run}}}));
+    namespaces.create(&PostParams::default(), &namespace.expect("a namespace")).await.expect("created");
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &run);
+    let map = serde_json::from_value(json!({"metadata": {"name": "held", "finalizers": ["example.com/hold"]}}));
+    maps.create(&PostParams::default(), &map.expect("a ConfigMap")).await.expect("created");
+
+    remove_namespaces(&client, Some(&run)).await.expect("asked");
+    let error = wait_until_gone(&client, Some(&run), Duration::from_secs(4)).await.expect_err("stuck");
+    let text = error.to_string();
+    assert!(text.contains(&format!("the namespace {run} was not deleted within 4s")), "{text}");
+    assert!(text.contains("example.com/hold"), "{text}");
+
+    let release = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    maps.patch("held", &PatchParams::default(), &release).await.expect("released");
+    wait_until_gone(&client, Some(&run), Duration::from_secs(30)).await.expect("gone");
+}
+
+/// A run of the command on one check that takes a while, in a process group of its own, once its namespace is there.
+async fn started(client: &Client, results: &Path) -> std::process::Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sidecheck"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("NEXTEST") || name.starts_with("SIDECHECK_RUN")) {
+        command.env_remove(name);
+    }
+    let child = command
+        .args(["run", "logging/every-line-reaches-the-sidecar@native", "--prove"])
+        .stdin(Stdio::null())
+        .stdout(fs::File::create(results.join("out")).expect("a file"))
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the command");
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while left(client).await.is_empty() {
+        assert!(Instant::now() < deadline, "the run has not begun");
+        tokio::time::sleep(sidecheck::patience::LOOK_AGAIN).await;
+    }
+    child
+}
+
+/// The namespaces of runs of the suite itself.
+async fn left(client: &Client) -> Vec<String> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let labelled = namespaces.list(&ListParams::default().labels(RUN_LABEL)).await.expect("a list");
+    labelled.iter().map(ResourceExt::name_any).filter(|name| name.starts_with("sidecheck-logging")).collect()
+}
+
+fn send(signal: &str, process: u32) {
+    let sent = Command::new("kill").args([signal, &process.to_string()]).status().expect("kill");
+    assert!(sent.success());
+}
+
+#[tokio::test]
+async fn alone_ctrl_c_ends_the_run_and_leaves_nothing() {
+    let (client, folder) = (client().await, TempDir::new().expect("a folder"));
+    let mut run = started(&client, folder.path()).await;
+    // A terminal sends the signal to every process of the foreground group: to the command and to nextest.
+    let children = Command::new("pgrep").args(["-P", &run.id().to_string()]).output().expect("pgrep");
+    send("-INT", run.id());
+    for child in String::from_utf8_lossy(&children.stdout).split_whitespace() {
+        send("-INT", child.parse().expect("a number"));
+    }
+    let status = run.wait().expect("an end");
+    assert_eq!(status.code(), Some(2));
+    let out = fs::read_to_string(folder.path().join("out")).expect("output");
+    assert!(out.ends_with("0 passed, 1 failed, 0 skipped\n"), "{out}");
+    assert!(left(&client).await.is_empty());
+}
+
+#[tokio::test]
+async fn alone_clean_removes_what_a_killed_run_left() {
+    let (client, folder) = (client().await, TempDir::new().expect("a folder"));
+    let mut run = started(&client, folder.path()).await;
+    let children = Command::new("pgrep").args(["-P", &run.id().to_string()]).output().expect("pgrep");
+    send("-KILL", run.id());
+    for child in String::from_utf8_lossy(&children.stdout).split_whitespace() {
+        send("-KILL", child.parse().expect("a number"));
+    }
+    run.wait().expect("an end");
+    let clean = Command::new(env!("CARGO_BIN_EXE_sidecheck")).arg("clean").output().expect("clean");
+    assert!(clean.status.success(), "{}", String::from_utf8_lossy(&clean.stderr));
+    assert!(left(&client).await.is_empty());
+    let tests = environment::results().parent().map(|target| target.join("debug/deps/suites-"));
+    let tests = tests.expect("a folder").display().to_string();
+    let running = Command::new("pgrep").args(["-f", &tests]).output().expect("pgrep");
+    assert!(running.stdout.is_empty(), "{}", String::from_utf8_lossy(&running.stdout));
+}

@@ -80,6 +80,7 @@ impl KindCluster {
 
     async fn create(&self) -> anyhow::Result<Cluster> {
         self.engine.probe().await?;
+        self.engine.runs_privileged().await?;
         enough_disk(&environment::cache())?;
         if self.exists().await? {
             tracing::info!(
@@ -169,21 +170,20 @@ impl KindCluster {
             "maxPods": 250,
             "serializeImagePulls": false,
             "syncFrequency": "5s",
+            "crashLoopBackOff": {"maxContainerRestartPeriod": "1s"},
         });
-        if self.version.is_at_least(35) {
-            kubelet["crashLoopBackOff"] = json!({"maxContainerRestartPeriod": "1s"});
+        if !self.version.is_at_least(35) {
             kubelet["featureGates"] = json!({"KubeletCrashLoopBackOffMax": true});
         }
         if !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
-            // A cgroup v1 host: kubelets from 1.35 on refuse it unless told otherwise, and systemd does not manage its groups in a node.
-            kubelet["cgroupDriver"] = json!("cgroupfs");
+            // A cgroup v1 host: kubelets from 1.35 on refuse it unless told otherwise.
             kubelet["failCgroupV1"] = json!(false);
         }
         // Every check deletes a namespace: the controller's default of 20 requests a second would take minutes for a run's.
         let controller = [
-            ("kube-api-qps", "500"),
-            ("kube-api-burst", "1000"),
-            ("concurrent-namespace-syncs", "20"),
+            ("kube-api-qps", "5000"),
+            ("kube-api-burst", "10000"),
+            ("concurrent-namespace-syncs", "50"),
         ];
         // A test cluster need not survive a power cut.
         let etcd = [("unsafe-no-fsync", "true")];

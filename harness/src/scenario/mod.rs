@@ -13,7 +13,7 @@ use anyhow::Context;
 use futures::FutureExt;
 use futures::future::join_all;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Target};
 use crate::environment;
 use crate::fixture::{Begin, Fixture, Shape, Twin};
 use crate::pod::ScenarioPod;
@@ -53,6 +53,8 @@ pub struct Setting {
     pub prove: bool,
     /// Which namespaces stay.
     pub keep: Keep,
+    /// The cluster; where it is not given, the one that the environment names.
+    pub target: Option<Target>,
 }
 
 /// Which namespaces stay after their check.
@@ -93,7 +95,12 @@ where
     };
     let mut result = blank(&fixture, shape, setting);
     let began = Instant::now();
-    let cluster = match Cluster::connect().await {
+    let target = setting.target.clone().map_or_else(Target::from_environment, Ok);
+    let connected = match target {
+        Ok(target) => Cluster::connect_to(target).await,
+        Err(error) => Err(error),
+    };
+    let cluster = match connected {
         Ok(cluster) => cluster,
         Err(error) => {
             conclude(&mut result, Err(Finding::Error(error)));

@@ -8,6 +8,8 @@ use sidecheck::cluster::{Cluster, Target, kind};
 use sidecheck::{environment, patience, scenario};
 
 /// Remove what a killed run left: processes, namespaces, containers and dead clusters
+///
+/// A run that is still going on loses its namespaces too.
 #[derive(Args)]
 pub struct Clean {
     /// Also clean an existing cluster: a context of your kubeconfig
