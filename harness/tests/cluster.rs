@@ -79,7 +79,10 @@ async fn a_pod_that_no_node_takes_is_an_error() {
   - {name: main, image: \"localhost/sidecheck/agent:v1\"}
 ";
     let result = outcome(spec, None, async |_| Ok(())).await;
-    is_error(&result, &["Pod app cannot be scheduled: 0/1 nodes are available", "selector"]);
+    is_error(
+        &result,
+        &["Pod app cannot be scheduled: 0/1 nodes are available", "selector"],
+    );
 }
 
 #[tokio::test]
@@ -88,16 +91,42 @@ async fn a_missing_image_is_an_error() {
   - {name: main, image: \"localhost/sidecheck/absent:v1\"}
 ";
     let result = outcome(spec, None, async |_| Ok(())).await;
-    is_error(&result, &["container main of Pod app does not run", "localhost/sidecheck/absent:v1"]);
+    is_error(
+        &result,
+        &[
+            "container main of Pod app does not run",
+            "localhost/sidecheck/absent:v1",
+        ],
+    );
 }
 
 #[tokio::test]
 async fn a_container_that_crashes_at_once_is_an_error_with_its_last_words() {
     let spec = "  containers:
-  - {name: main, image: \"localhost/sidecheck/agent:v1\", args: [say farewell, exit 3]}
+  - {name: main, image: \"localhost/sidecheck/agent:v1\", args: [say farewell, exit 3],
+     readinessProbe: {tcpSocket: {port: 80}}}
 ";
     let result = outcome(spec, None, async |_| Ok(())).await;
-    is_error(&result, &["container main of Pod app does not run", "exit code 3", "farewell"]);
+    is_error(
+        &result,
+        &["container main of Pod app does not run", "exit code 3", "farewell"],
+    );
+}
+
+#[tokio::test]
+async fn a_container_that_keeps_crashing_while_the_check_looks_is_an_error() {
+    let spec = "  containers:
+  - {name: main, image: \"localhost/sidecheck/agent:v1\", args: [say farewell, exit 3]}
+";
+    let body = async |pod: &ScenarioPod| {
+        pod.main().prints_line("a line that never comes", |_| false).await?;
+        Ok(())
+    };
+    let result = outcome(spec, None, body).await;
+    is_error(
+        &result,
+        &["container main of Pod app does not run", "exit code 3", "farewell"],
+    );
 }
 
 #[tokio::test]
@@ -112,7 +141,12 @@ async fn a_body_that_panics_is_an_error() {
 /// The API server behind a door that can be closed.
 async fn door(to: &Path, folder: &Path) -> (Target, tokio::task::AbortHandle) {
     let mut kubeconfig = Kubeconfig::read_from(to).expect("a kubeconfig");
-    let server = kubeconfig.clusters[0].cluster.as_mut().expect("a cluster").server.replace(String::new());
+    let server = kubeconfig.clusters[0]
+        .cluster
+        .as_mut()
+        .expect("a cluster")
+        .server
+        .replace(String::new());
     let address = server.expect("an address").trim_start_matches("https://").to_owned();
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
     let door = format!("https://{}", listener.local_addr().expect("an address"));
@@ -168,26 +202,43 @@ async fn a_namespace_that_is_stuck_in_deletion_is_told_with_what_holds_it() {
     let run = format!("stuck-{}", std::process::id());
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let namespace = serde_json::from_value(json!({"metadata": {"name": run, "labels": {RUN_LABEL: run}}}));
-    namespaces.create(&PostParams::default(), &namespace.expect("a namespace")).await.expect("created");
+    namespaces
+        .create(&PostParams::default(), &namespace.expect("a namespace"))
+        .await
+        .expect("created");
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &run);
     let map = serde_json::from_value(json!({"metadata": {"name": "held", "finalizers": ["example.com/hold"]}}));
-    maps.create(&PostParams::default(), &map.expect("a ConfigMap")).await.expect("created");
+    maps.create(&PostParams::default(), &map.expect("a ConfigMap"))
+        .await
+        .expect("created");
 
     remove_namespaces(&client, Some(&run)).await.expect("asked");
-    let error = wait_until_gone(&client, Some(&run), Duration::from_secs(4)).await.expect_err("stuck");
+    // The cluster looks at a deleted namespace after five seconds for the first time.
+    let error = wait_until_gone(&client, Some(&run), Duration::from_secs(15))
+        .await
+        .expect_err("stuck");
     let text = error.to_string();
-    assert!(text.contains(&format!("the namespace {run} was not deleted within 4s")), "{text}");
+    assert!(
+        text.contains(&format!("the namespace {run} was not deleted within 15s")),
+        "{text}"
+    );
     assert!(text.contains("example.com/hold"), "{text}");
 
     let release = Patch::Merge(json!({"metadata": {"finalizers": null}}));
-    maps.patch("held", &PatchParams::default(), &release).await.expect("released");
-    wait_until_gone(&client, Some(&run), Duration::from_secs(30)).await.expect("gone");
+    maps.patch("held", &PatchParams::default(), &release)
+        .await
+        .expect("released");
+    wait_until_gone(&client, Some(&run), Duration::from_secs(30))
+        .await
+        .expect("gone");
 }
 
 /// A run of the command on one check that takes a while, in a process group of its own, once its namespace is there.
 async fn started(client: &Client, results: &Path) -> std::process::Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sidecheck"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("NEXTEST") || name.starts_with("SIDECHECK_RUN")) {
+    for (name, _) in
+        std::env::vars().filter(|(name, _)| name.starts_with("NEXTEST") || name.starts_with("SIDECHECK_RUN"))
+    {
         command.env_remove(name);
     }
     let child = command
@@ -208,12 +259,22 @@ async fn started(client: &Client, results: &Path) -> std::process::Child {
 /// The namespaces of runs of the suite itself.
 async fn left(client: &Client) -> Vec<String> {
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    let labelled = namespaces.list(&ListParams::default().labels(RUN_LABEL)).await.expect("a list");
-    labelled.iter().map(ResourceExt::name_any).filter(|name| name.starts_with("sidecheck-logging")).collect()
+    let labelled = namespaces
+        .list(&ListParams::default().labels(RUN_LABEL))
+        .await
+        .expect("a list");
+    labelled
+        .iter()
+        .map(ResourceExt::name_any)
+        .filter(|name| name.starts_with("sidecheck-logging"))
+        .collect()
 }
 
 fn send(signal: &str, process: u32) {
-    let sent = Command::new("kill").args([signal, &process.to_string()]).status().expect("kill");
+    let sent = Command::new("kill")
+        .args([signal, &process.to_string()])
+        .status()
+        .expect("kill");
     assert!(sent.success());
 }
 
@@ -222,7 +283,10 @@ async fn alone_ctrl_c_ends_the_run_and_leaves_nothing() {
     let (client, folder) = (client().await, TempDir::new().expect("a folder"));
     let mut run = started(&client, folder.path()).await;
     // A terminal sends the signal to every process of the foreground group: to the command and to nextest.
-    let children = Command::new("pgrep").args(["-P", &run.id().to_string()]).output().expect("pgrep");
+    let children = Command::new("pgrep")
+        .args(["-P", &run.id().to_string()])
+        .output()
+        .expect("pgrep");
     send("-INT", run.id());
     for child in String::from_utf8_lossy(&children.stdout).split_whitespace() {
         send("-INT", child.parse().expect("a number"));
@@ -238,17 +302,29 @@ async fn alone_ctrl_c_ends_the_run_and_leaves_nothing() {
 async fn alone_clean_removes_what_a_killed_run_left() {
     let (client, folder) = (client().await, TempDir::new().expect("a folder"));
     let mut run = started(&client, folder.path()).await;
-    let children = Command::new("pgrep").args(["-P", &run.id().to_string()]).output().expect("pgrep");
+    let children = Command::new("pgrep")
+        .args(["-P", &run.id().to_string()])
+        .output()
+        .expect("pgrep");
     send("-KILL", run.id());
     for child in String::from_utf8_lossy(&children.stdout).split_whitespace() {
         send("-KILL", child.parse().expect("a number"));
     }
     run.wait().expect("an end");
-    let clean = Command::new(env!("CARGO_BIN_EXE_sidecheck")).arg("clean").output().expect("clean");
+    let clean = Command::new(env!("CARGO_BIN_EXE_sidecheck"))
+        .arg("clean")
+        .output()
+        .expect("clean");
     assert!(clean.status.success(), "{}", String::from_utf8_lossy(&clean.stderr));
     assert!(left(&client).await.is_empty());
-    let tests = environment::results().parent().map(|target| target.join("debug/deps/suites-"));
+    let tests = environment::results()
+        .parent()
+        .map(|target| target.join("debug/deps/suites-"));
     let tests = tests.expect("a folder").display().to_string();
     let running = Command::new("pgrep").args(["-f", &tests]).output().expect("pgrep");
-    assert!(running.stdout.is_empty(), "{}", String::from_utf8_lossy(&running.stdout));
+    assert!(
+        running.stdout.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&running.stdout)
+    );
 }

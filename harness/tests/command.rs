@@ -22,7 +22,11 @@ fn call(cache: &Path, arguments: &[&str]) -> Command {
 }
 
 fn says(output: &Output, code: i32, parts: &[&str]) {
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert_eq!(output.status.code(), Some(code), "{text}");
     for part in parts {
         assert!(text.contains(part), "“{part}” is missing in: {text}");
@@ -54,14 +58,18 @@ fn a_context_that_does_not_exist_is_told_with_those_that_do() {
     let kubeconfig = cache.path().join("config");
     let text = "{apiVersion: v1, kind: Config, clusters: [], users: [], contexts: [{name: staging, context: {cluster: a, user: b}}]}";
     fs::write(&kubeconfig, text).expect("a file");
-    let output =
-        call(cache.path(), &["run", "--context", "prod"]).env("KUBECONFIG", &kubeconfig).output().expect("the command");
+    let output = call(cache.path(), &["run", "--context", "prod"])
+        .env("KUBECONFIG", &kubeconfig)
+        .output()
+        .expect("the command");
     says(&output, 2, &["the kubeconfig has no context “prod”; it has: staging"]);
 }
 
 /// The engine's settings with one changed, below `cache`.
 fn engine_settings(cache: &Path, containers_conf: Option<&str>) -> bool {
-    let Ok(settings) = fs::read_to_string(environment::cache().join("engine/env")) else { return false };
+    let Ok(settings) = fs::read_to_string(environment::cache().join("engine/env")) else {
+        return false;
+    };
     let folder = cache.join("sidecheck/engine");
     fs::create_dir_all(&folder).expect("a folder");
     let changed: String = settings
@@ -91,12 +99,19 @@ fn engine_settings(cache: &Path, containers_conf: Option<&str>) -> bool {
 fn an_engine_without_privileged_containers_is_told() {
     let cache = TempDir::new().expect("a folder");
     // More open files than this machine allows: the engine then starts no container.
-    if !engine_settings(cache.path(), Some("default_ulimits = [\"nofile=1999999999:1999999999\"]")) {
+    if !engine_settings(
+        cache.path(),
+        Some("default_ulimits = [\"nofile=1999999999:1999999999\"]"),
+    ) {
         // Set-up found an engine that works as it is; its configuration is not ours to break.
         return;
     }
     let output = call(cache.path(), &["up"]).output().expect("the command");
-    says(&output, 2, &["podman cannot run privileged containers, which every kind cluster needs"]);
+    says(
+        &output,
+        2,
+        &["podman cannot run privileged containers, which every kind cluster needs"],
+    );
 }
 
 #[test]
@@ -124,6 +139,9 @@ fn a_broken_fixture_is_told_with_file_and_line() {
     fs::write(&fixture, "apiVersion: v1\nkind: Pod\nmetadata: {name: [}\n").expect("a file");
     let cache = TempDir::new().expect("a folder");
     let mut command = call(cache.path(), &["list"]);
-    let output = command.env("CARGO_MANIFEST_DIR", root.path()).output().expect("the command");
+    let output = command
+        .env("CARGO_MANIFEST_DIR", root.path())
+        .output()
+        .expect("the command");
     says(&output, 2, &["fixtures/area/check.yaml:3: not valid YAML"]);
 }

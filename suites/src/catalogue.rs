@@ -23,7 +23,10 @@ fn declared() -> BTreeSet<String> {
 /// Every test function of this binary that takes a shape.
 fn written() -> BTreeSet<String> {
     let binary = std::env::current_exe().expect("the path of this test");
-    let listed = Command::new(binary).args(["--list", "--format", "terse"]).output().expect("a list of tests");
+    let listed = Command::new(binary)
+        .args(["--list", "--format", "terse"])
+        .output()
+        .expect("a list of tests");
     String::from_utf8_lossy(&listed.stdout)
         .lines()
         .filter_map(|line| {
@@ -48,7 +51,10 @@ fn every_shape_has_a_twin() {
     for id in fixture::ids(&root).expect("fixtures") {
         let fixture = Fixture::load(&root, &id).unwrap_or_else(|error| panic!("{error:#}"));
         for shape in &fixture.metadata.shapes {
-            assert!(fixture.twins(*shape).next().is_some(), "{id} has no twin in the {shape} shape");
+            assert!(
+                fixture.twins(*shape).next().is_some(),
+                "{id} has no twin in the {shape} shape"
+            );
         }
     }
 }

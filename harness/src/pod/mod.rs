@@ -190,6 +190,11 @@ impl ScenarioPod {
         wait::ready(&self.namespace, &self.name).await
     }
 
+    /// What is wrong with a container that crashes again and again, with its last words.
+    pub(crate) fn crashing(&self) -> Option<String> {
+        wait::crashing(&self.namespace, &self.name)
+    }
+
     /// Waits until the Pod's state satisfies `condition`; `what` completes the sentence “waited for …”.
     ///
     /// # Errors

@@ -121,12 +121,12 @@ pub(super) async fn ready(namespace: &Arc<Namespace>, pod: &str) -> anyhow::Resu
     }
     match watch_until(namespace, patience::READY, look).await? {
         Some(Ok(())) => Ok(()),
-        Some(Err(fault)) => Err(anyhow!("{fault}{}", last_words(namespace, pod).await)),
+        Some(Err(fault)) => Err(anyhow!("{fault}{}", last_words(namespace, pod))),
         None => Err(anyhow!(
             "Pod {pod} was not ready after {:?}; last state: {}{}",
             patience::READY,
             state::describe(namespace.pods().get(pod)),
-            last_words(namespace, pod).await
+            last_words(namespace, pod)
         )),
     }
 }
@@ -157,8 +157,27 @@ fn fault(state: &PodState) -> Option<String> {
     })
 }
 
+/// A container that crashed at least twice, with its last words.
+pub(super) fn crashing(namespace: &Arc<Namespace>, pod: &str) -> Option<String> {
+    const CRASHES: i32 = 2;
+    let pods = namespace.pods();
+    let state = pods.get(pod)?;
+    let crashed = state::container_names(&state.pod).into_iter().find(|name| {
+        state::status(&state.pod, name).is_some_and(|status| {
+            let last = status.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+            status.restart_count >= CRASHES && last.is_some_and(|last| last.exit_code != 0)
+        })
+    })?;
+    let printed = Container::new(Arc::clone(namespace), pod, &crashed).printed();
+    Some(format!(
+        "container {crashed} of Pod {pod} does not run: {}; {crashed}: {}",
+        state::describe(Some(state)),
+        last_lines(&printed)
+    ))
+}
+
 /// What failing containers said last, for an error message.
-async fn last_words(namespace: &Arc<Namespace>, pod: &str) -> String {
+fn last_words(namespace: &Arc<Namespace>, pod: &str) -> String {
     let pods = namespace.pods();
     let Some(state) = pods.get(pod) else {
         return String::new();

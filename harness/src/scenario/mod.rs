@@ -167,7 +167,15 @@ where
         if fixture.metadata.begin == Begin::Ready {
             namespace::all_ready(&namespace, &pod).await?;
         }
-        body(&pod).await
+        let verdict = body(&pod).await;
+        match (&verdict, pod.crashing()) {
+            // Nothing can be said about a requirement whose Pod does not even run.
+            (Err(Finding::NotMet(mismatch)), Some(crash)) => Err(Finding::Error(anyhow::anyhow!(
+                "{crash}; the check had observed: {}",
+                mismatch.observed
+            ))),
+            _ => verdict,
+        }
     };
     let verdict = tokio::select! {
         verdict = AssertUnwindSafe(life).catch_unwind() => verdict.unwrap_or_else(|panic| {
