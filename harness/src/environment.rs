@@ -21,6 +21,9 @@ pub const KEEP: &str = "SIDECHECK_KEEP";
 /// What stands before the fixtures' image names on a cluster elsewhere.
 pub const IMAGE_PREFIX: &str = "SIDECHECK_IMAGE_PREFIX";
 
+/// An archive of the fixtures' images, made by `sidecheck images archive`, where they cannot be built.
+pub const IMAGES: &str = "SIDECHECK_IMAGES";
+
 /// A variable's value, unless it is empty.
 pub fn value(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
