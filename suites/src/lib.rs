@@ -3,3 +3,4 @@
 
 mod logging;
 mod properties;
+mod timestamped_page;
