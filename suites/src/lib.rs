@@ -4,3 +4,4 @@
 mod catalogue;
 mod logging;
 mod properties;
+mod timestamped_page;

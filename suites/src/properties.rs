@@ -1,6 +1,7 @@
 //! Properties that every scenario relies on, asserted on whatever Pod a check brings.
 
-use sidecheck::{Container, ScenarioPod, Verdict, expect, not_met};
+use sidecheck::timeline::Event;
+use sidecheck::{Container, Finding, ScenarioPod, Verdict, expect, not_met};
 
 /// All containers of `pod` see one network namespace, one set of addresses with the Pod's IP in it and one host name; `other` differs.
 pub async fn share_one_ip(pod: &ScenarioPod, other: &ScenarioPod) -> Verdict {
@@ -37,13 +38,13 @@ pub async fn share_one_ip(pod: &ScenarioPod, other: &ScenarioPod) -> Verdict {
 }
 
 /// `victim` ends and starts again, while `bystander` stays the container that it was: same id, start time and restart count.
-pub async fn restarts_alone(
+pub async fn restarts_alone<E: Into<Finding>>(
     victim: &Container,
     bystander: &Container,
-    cause: impl AsyncFnOnce() -> anyhow::Result<()>,
+    cause: impl AsyncFnOnce() -> Result<(), E>,
 ) -> Verdict {
     let (before, untouched) = (victim.run()?, bystander.run()?);
-    cause().await?;
+    cause().await.map_err(Into::into)?;
     victim.restarted_since(&before).await?;
     let expected = format!("{} to go on as it was: {untouched:?}", bystander.name());
     match bystander.run() {
@@ -55,4 +56,144 @@ pub async fn restarts_alone(
         ),
         Err(down) => Err(not_met(bystander, expected, format!("it was restarted: {down}"))),
     }
+}
+
+/// What `container` finds in the file `path`; why it finds nothing where it cannot read it.
+pub async fn content(container: &Container, path: &str) -> anyhow::Result<String> {
+    let read = container.ask(&format!("read {path}")).await?;
+    Ok(match read.event.as_str() {
+        "read" => read.text("content").to_owned(),
+        _ => format!("{}: {}", read.text("error"), read.text("message")),
+    })
+}
+
+/// Two containers find the same bytes, and at least one, each under its own path.
+pub async fn same_bytes((one, here): (&Container, &str), (other, there): (&Container, &str)) -> Verdict {
+    let (ours, theirs) = (content(one, here).await?, content(other, there).await?);
+    let same = ours == theirs && !ours.is_empty();
+    let expected = format!("in {there} what {} finds in {here}: {ours:?}", one.name());
+    expect(other, same, expected, format!("{theirs:?}"))
+}
+
+/// The line that `writer` adds to its file is the last one that `reader` finds in its own as soon as it was written.
+pub async fn sees_at_once(
+    (writer, here): (&Container, &str),
+    (reader, there): (&Container, &str),
+    line: &str,
+) -> Verdict {
+    let written = writer.ask(&format!("append-text {here} {line}")).await?;
+    let expected = format!("“{line}” to be written to {here}");
+    expect(writer, written.event == "wrote-text", expected, written.to_string())?;
+    let found = content(reader, there).await?;
+    let last = found.lines().last().unwrap_or_default();
+    let expected = format!("“{line}” at the end of {there}");
+    expect(reader, last == line, expected, format!("“{last}”"))
+}
+
+/// By the time `shipper` has printed a line with `marker`, it has printed COUNT lines with `start` and a number, from 1 on and in order.
+pub async fn ships_in_order(shipper: &Container, start: &str, count: usize, marker: &str) -> Verdict {
+    let numbers = shipper
+        .prints(&format!("a line with “{marker}”"), |printed| {
+            printed.texts().any(|line| line.contains(marker)).then(|| {
+                let rests = printed.texts().filter_map(|line| line.split_once(start));
+                rests.map(|(_, rest)| leading_number(rest)).collect::<Vec<_>>()
+            })
+        })
+        .await?;
+    let expected: Vec<_> = (1..=count).collect();
+    let what = format!("lines with “{start}” and the numbers {expected:?} before “{marker}”");
+    expect(shipper, numbers == expected, what, format!("{numbers:?}"))
+}
+
+fn leading_number(text: &str) -> usize {
+    let end = text.find(|letter: char| !letter.is_ascii_digit());
+    text[..end.unwrap_or(text.len())].parse().unwrap_or_default()
+}
+
+/// The URLs under which a server on localhost of its Pod is to be reached: by name, by IPv4, and by IPv6 where the Pod has it.
+/// The agent in `server` listens on 127.0.0.1 already; on IPv6 it is told to.
+pub async fn loopback_addresses(server: &Container, port: u16, body: &str) -> anyhow::Result<Vec<String>> {
+    let mut addresses = vec![format!("http://localhost:{port}/"), format!("http://127.0.0.1:{port}/")];
+    if server.identity().await?.has_ipv6_loopback() {
+        server.tell(&format!("serve [::1]:{port} body {body}")).await?;
+        addresses.push(format!("http://[::1]:{port}/"));
+    }
+    Ok(addresses)
+}
+
+/// A GET request by the agent in `asker` is answered with 200, and `fragment` is in the body.
+pub async fn answers(asker: &Container, url: &str, fragment: &str) -> Verdict {
+    let answer = asker.ask(&format!("call {url}")).await?;
+    let good = answer.number("status") == Some(200) && answer.text("body").contains(fragment);
+    let expected = format!("an answer with “{fragment}” from {url}");
+    expect(asker, good, expected, told(&answer))
+}
+
+/// Nobody listens where the agent in `asker` sends a GET request.
+pub async fn refuses(asker: &Container, url: &str) -> Verdict {
+    let answer = asker.ask(&format!("call {url}")).await?;
+    let refused = answer.text("error") == "ECONNREFUSED";
+    expect(asker, refused, format!("ECONNREFUSED from {url}"), told(&answer))
+}
+
+fn told(answer: &Event) -> String {
+    match answer.number("status") {
+        Some(status) => format!("answer {status} {:?}", answer.text("body")),
+        None => format!("{} {}", answer.text("error"), answer.text("message")),
+    }
+}
+
+/// The agent in `container` takes so much memory that it does not live to tell.
+pub async fn eats(container: &Container, bytes: &str) -> Verdict {
+    let lived = container.tell(&format!("eat {bytes}")).await.is_ok();
+    expect(
+        container,
+        !lived,
+        "the kernel to end it",
+        format!("it ate {bytes} and lived"),
+    )
+}
+
+/// The last run of `container` ended for this reason and with this exit code.
+pub fn ended(container: &Container, reason: &str, code: i32) -> Verdict {
+    let status = container.status().unwrap_or_default();
+    let ended = [status.state, status.last_state]
+        .into_iter()
+        .flatten()
+        .find_map(|state| state.terminated);
+    let observed = ended.map_or("no end".to_owned(), |ended| {
+        format!("{} with code {}", ended.reason.unwrap_or_default(), ended.exit_code)
+    });
+    let expected = format!("{reason} with code {code}");
+    expect(container, observed == expected, expected, observed)
+}
+
+/// `container` has recorded the event.
+pub fn recorded(container: &Container, event: &str) -> Verdict {
+    let events = container.events();
+    let there = events.iter().any(|candidate| candidate.event == event);
+    expect(
+        container,
+        there,
+        format!("the event “{event}”"),
+        format!("no {event} among {} events", events.len()),
+    )
+}
+
+/// The first event of that name at one container came before the first event of that name at the other.
+pub fn comes_before((one, first): (&Container, &str), (other, second): (&Container, &str)) -> Verdict {
+    let time = |container: &Container, event: &str| {
+        recorded(container, event)?;
+        let events = container.events().into_iter();
+        Ok::<_, Finding>(
+            events
+                .filter(|candidate| candidate.event == event)
+                .map(|event| event.t)
+                .min(),
+        )
+    };
+    let (earlier, later) = (time(one, first)?, time(other, second)?);
+    let expected = format!("{first} of {} before {second} of {}", one.name(), other.name());
+    let observed = format!("{second} of {} came before {first} of {}", other.name(), one.name());
+    expect(other, earlier < later, expected, observed)
 }
