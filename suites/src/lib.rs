@@ -2,4 +2,6 @@
 #![cfg(test)]
 
 mod logging;
+mod monitoring;
 mod properties;
+mod reverse_proxy;
