@@ -3,5 +3,7 @@
 
 mod catalogue;
 mod logging;
+mod monitoring;
 mod properties;
+mod reverse_proxy;
 mod timestamped_page;

@@ -1,7 +1,7 @@
 //! Properties that every scenario relies on, asserted on whatever Pod a check brings.
 
 use sidecheck::timeline::Event;
-use sidecheck::{Container, Finding, ScenarioPod, Verdict, expect, not_met};
+use sidecheck::{Container, Finding, ScenarioPod, Verdict, eventually, expect, not_met, patience};
 
 /// All containers of `pod` see one network namespace, one set of addresses with the Pod's IP in it and one host name; `other` differs.
 pub async fn share_one_ip(pod: &ScenarioPod, other: &ScenarioPod) -> Verdict {
@@ -168,32 +168,69 @@ pub fn ended(container: &Container, reason: &str, code: i32) -> Verdict {
     expect(container, observed == expected, expected, observed)
 }
 
-/// `container` has recorded the event.
-pub fn recorded(container: &Container, event: &str) -> Verdict {
-    let events = container.events();
-    let there = events.iter().any(|candidate| candidate.event == event);
-    expect(
-        container,
-        there,
-        format!("the event “{event}”"),
-        format!("no {event} among {} events", events.len()),
-    )
-}
-
 /// The first event of that name at one container came before the first event of that name at the other.
 pub fn comes_before((one, first): (&Container, &str), (other, second): (&Container, &str)) -> Verdict {
-    let time = |container: &Container, event: &str| {
-        recorded(container, event)?;
-        let events = container.events().into_iter();
-        Ok::<_, Finding>(
-            events
-                .filter(|candidate| candidate.event == event)
-                .map(|event| event.t)
-                .min(),
-        )
-    };
-    let (earlier, later) = (time(one, first)?, time(other, second)?);
+    let (earlier, later) = (recorded(one, first)?.t, recorded(other, second)?.t);
     let expected = format!("{first} of {} before {second} of {}", one.name(), other.name());
     let observed = format!("{second} of {} came before {first} of {}", other.name(), one.name());
     expect(other, earlier < later, expected, observed)
+}
+
+/// A GET of `url` in `from` brings `page`.
+pub async fn gets(from: &Container, url: &str, page: &str) -> Verdict {
+    let answer = from.ask(&format!("call {url}")).await?;
+    let same = answer.number("status") == Some(200) && answer.text("body").trim_end() == page;
+    expect(from, same, format!("“{page}” from {url}"), answer.to_string())
+}
+
+/// Like [`gets`], through the Service of that name, which may take a moment to lead anywhere.
+pub async fn gets_from_service(from: &Container, service: &str, page: &str) -> Verdict {
+    let connect = format!("connect {service}:80");
+    eventually(from, "a connection to the Service", patience::REACTION, async || {
+        let event = from.ask(&connect).await?;
+        Ok((event.event == "connected").then_some(()).ok_or(event.to_string()))
+    })
+    .await?;
+    gets(from, &format!("http://{service}/"), page).await
+}
+
+/// `from` gets `page` at `port` of localhost, by name and by every version of IP that the loopback interface has.
+pub async fn gets_on_localhost(from: &Container, port: u16, page: &str) -> Verdict {
+    gets(from, &format!("http://localhost:{port}/"), page).await?;
+    gets(from, &format!("http://127.0.0.1:{port}/"), page).await?;
+    if from.identity().await?.has_ipv6_loopback() {
+        gets(from, &format!("http://[::1]:{port}/"), page).await?;
+    }
+    Ok(())
+}
+
+/// A connection from `from` to `address` is refused.
+pub async fn is_refused(from: &Container, address: &str) -> Verdict {
+    let event = from.ask(&format!("connect {address}")).await?;
+    let refused = event.text("error") == "ECONNREFUSED";
+    expect(from, refused, format!("that {address} refuses it"), event.to_string())
+}
+
+/// What `container` recorded under this name, to be asked when its log is complete.
+pub fn recorded(container: &Container, name: &str) -> Result<Event, Finding> {
+    let events = container.events();
+    events.iter().find(|event| event.event == name).cloned().ok_or_else(|| {
+        let names: Vec<_> = events.iter().map(|event| event.event.as_str()).collect();
+        let observed = format!("no event “{name}” among {names:?}");
+        not_met(container, format!("the event “{name}” by the end of the Pod"), observed)
+    })
+}
+
+/// When `pod` is deleted, the sidecar records its `sigterm` after main recorded that it `ended`.
+pub async fn sidecar_is_ended_last(pod: &ScenarioPod) -> Verdict {
+    pod.deleted().await?;
+    let (main, sidecar) = (pod.main(), pod.sidecar());
+    let (end, signal) = (recorded(&main, "ended")?, recorded(&sidecar, "sigterm")?);
+    let millis = end.t.saturating_sub(signal.t) / 1_000_000;
+    expect(
+        &sidecar,
+        signal.t > end.t,
+        format!("its stop signal after the end of {}", main.name()),
+        format!("its stop signal {millis} ms before {} ended", main.name()),
+    )
 }

@@ -157,7 +157,7 @@ async fn stop_signals_reach_both_containers(#[values(Classic, Native)] shape: Sh
                 "the line that nginx has received SIGQUIT",
                 "no line with SIGQUIT",
             )?;
-            properties::recorded(&pod.sidecar(), "sigterm")
+            properties::recorded(&pod.sidecar(), "sigterm").map(drop)
         },
     )
     .await

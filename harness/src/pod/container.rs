@@ -404,6 +404,57 @@ impl Container {
             .pop()
             .with_context(|| format!("“{statement}” caused no event in {}", self.name))
     }
+
+    /// Like [`Self::ask`], that many times at once.
+    ///
+    /// # Errors
+    /// Like [`Self::ask`], of the first that fails.
+    pub async fn ask_at_once(&self, times: usize, statement: &str) -> anyhow::Result<Vec<Event>> {
+        futures::future::try_join_all((0..times).map(|_| self.ask(statement))).await
+    }
+
+    /// Sends a signal to the processes of that program's name.
+    ///
+    /// # Errors
+    /// The signal cannot be sent.
+    pub async fn signal_program(&self, program: &str, signal: &str) -> anyhow::Result<()> {
+        // The container may end before it has answered.
+        if let Ok(event) = self.ask(&format!("signal {program} {signal}")).await
+            && event.event == "failed"
+        {
+            bail!(
+                "{signal} was not sent to {program} in {}: {}",
+                self.name,
+                event.text("message")
+            );
+        }
+        Ok(())
+    }
+
+    /// Waits until it has printed `count` lines more than now, and returns all that it has printed then.
+    ///
+    /// # Errors
+    /// Like [`Self::prints`].
+    pub async fn prints_more(&self, count: usize) -> Result<Printed, Finding> {
+        let enough = self.printed().lines.len() + count;
+        self.prints(&format!("{count} lines more"), |printed| {
+            (printed.lines.len() >= enough).then(|| printed.clone())
+        })
+        .await
+    }
+
+    /// Waits until it has recorded the event of that name `times` times.
+    ///
+    /// # Errors
+    /// Like [`Self::prints`].
+    pub async fn records_times(&self, event: &str, times: usize) -> Result<(), Finding> {
+        self.prints(&format!("{times} events “{event}” of {}", self.name), |printed| {
+            let events = printed.events(&self.name);
+            let seen = events.iter().filter(|candidate| candidate.event == event).count();
+            (seen >= times).then_some(())
+        })
+        .await
+    }
 }
 
 /// The last lines that were printed, for a message.
