@@ -120,10 +120,10 @@ impl Container {
     /// Waits until the container runs again after `before` and is ready.
     ///
     /// # Errors
-    /// `not met` where it does not within [`patience::REACTION`].
+    /// `not met` where it does not within [`patience::RESTART`].
     pub async fn restarted_since(&self, before: &Run) -> Result<Run, Finding> {
         let name = self.name.clone();
-        let restarted = wait::until(&self.namespace, &self.pod, "a restart", patience::REACTION, |state| {
+        let restarted = wait::until(&self.namespace, &self.pod, "a restart", patience::RESTART, |state| {
             state::status(&state.pod, &name).is_some_and(|status| {
                 status.restart_count > before.restarts
                     && status.ready
@@ -136,7 +136,7 @@ impl Container {
             Err(wait::Waited::Trouble(error)) => Err(Finding::Error(error)),
             Err(wait::Waited::InVain(last)) => Err(not_met(
                 self,
-                format!("a restart of {} within {:?}", self.name, patience::REACTION),
+                format!("a restart of {} within {:?}", self.name, patience::RESTART),
                 last,
             )),
         }
