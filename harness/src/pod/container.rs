@@ -327,6 +327,7 @@ impl Container {
         let what = || format!("the agent in {} did not execute “{statement}”", self.name);
         let mut events: Vec<Event> = match self.agent_port() {
             Some(port) => {
+                self.agent_listens(port).await;
                 let http = Http::forward(self.namespace.api(), &self.pod, port).await?;
                 let answer = http.post("/run", statement).await.with_context(what)?;
                 if answer.status != 200 {
@@ -403,6 +404,20 @@ impl Container {
         events
             .pop()
             .with_context(|| format!("“{statement}” caused no event in {}", self.name))
+    }
+
+    /// Waits until the agent of the present run has told that it serves `port`: a container is ready before its program has begun.
+    /// An agent that does not tell is asked all the same.
+    async fn agent_listens(&self, port: u16) {
+        let restarts = self.status().map_or(0, |status| status.restart_count);
+        let serves = |line: &Line| {
+            line.restarts >= restarts
+                && Event::parse(&self.name, &line.text).is_some_and(|event| {
+                    event.event == "serving" && event.text("address").ends_with(&format!(":{port}"))
+                })
+        };
+        let told = |printed: &Printed| printed.lines.iter().any(serves).then_some(());
+        let _ = self.prints("that the agent serves", told).await;
     }
 }
 
