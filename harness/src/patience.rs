@@ -27,3 +27,6 @@ pub const CLEAN_UP: Duration = Duration::from_secs(120);
 
 /// Between two looks at something that cannot be watched: an HTTP answer, a cluster that starts.
 pub const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// For a container that ended to be running and ready again. The second restart is held back for 10 s, and a busy node is slow.
+pub const RESTART: Duration = Duration::from_secs(60);

@@ -120,10 +120,10 @@ impl Container {
     /// Waits until the container runs again after `before` and is ready.
     ///
     /// # Errors
-    /// `not met` where it does not within [`patience::REACTION`].
+    /// `not met` where it does not within [`patience::RESTART`].
     pub async fn restarted_since(&self, before: &Run) -> Result<Run, Finding> {
         let name = self.name.clone();
-        let restarted = wait::until(&self.namespace, &self.pod, "a restart", patience::REACTION, |state| {
+        let restarted = wait::until(&self.namespace, &self.pod, "a restart", patience::RESTART, |state| {
             state::status(&state.pod, &name).is_some_and(|status| {
                 status.restart_count > before.restarts
                     && status.ready
@@ -136,7 +136,7 @@ impl Container {
             Err(wait::Waited::Trouble(error)) => Err(Finding::Error(error)),
             Err(wait::Waited::InVain(last)) => Err(not_met(
                 self,
-                format!("a restart of {} within {:?}", self.name, patience::REACTION),
+                format!("a restart of {} within {:?}", self.name, patience::RESTART),
                 last,
             )),
         }
@@ -327,6 +327,7 @@ impl Container {
         let what = || format!("the agent in {} did not execute “{statement}”", self.name);
         let mut events: Vec<Event> = match self.agent_port() {
             Some(port) => {
+                self.agent_listens(port).await;
                 let http = Http::forward(self.namespace.api(), &self.pod, port).await?;
                 let answer = http.post("/run", statement).await.with_context(what)?;
                 if answer.status != 200 {
@@ -454,6 +455,20 @@ impl Container {
             (seen >= times).then_some(())
         })
         .await
+    }
+
+    /// Waits until the agent of the present run has told that it serves `port`: a container is ready before its program has begun.
+    /// An agent that does not tell is asked all the same.
+    async fn agent_listens(&self, port: u16) {
+        let restarts = self.status().map_or(0, |status| status.restart_count);
+        let serves = |line: &Line| {
+            line.restarts >= restarts
+                && Event::parse(&self.name, &line.text).is_some_and(|event| {
+                    event.event == "serving" && event.text("address").ends_with(&format!(":{port}"))
+                })
+        };
+        let told = |printed: &Printed| printed.lines.iter().any(serves).then_some(());
+        let _ = self.prints("that the agent serves", told).await;
     }
 }
 
