@@ -48,7 +48,9 @@ async fn no_request_fails_during_the_reload(#[values(Classic, Native)] shape: Sh
     check("config-reload/no-request-fails-during-the-reload", shape, async |pod| {
         let (client, http) = (pod.other("client").main(), pod.http(80).await?);
         serves(pod, &http, AT_FIRST).await?;
-        client.ask(&format!("load http://{}/ clients 4", pod.ip()?)).await?;
+        client
+            .ask(&format!("load http://{}/ clients 4 every 50ms", pod.ip()?))
+            .await?;
         for text in UPDATES {
             more_requests(&client).await?;
             let reload = update(pod, nginx_says(text)).await?;
@@ -58,7 +60,7 @@ async fn no_request_fails_during_the_reload(#[values(Classic, Native)] shape: Sh
                 &client,
                 failure.is_none(),
                 "no failed request",
-                format!("{failure:?} after {reload}"),
+                failure.map_or_else(String::new, |failure| format!("{failure} after {reload}")),
             )?;
             serves(pod, &http, text).await?;
         }
@@ -317,7 +319,7 @@ async fn every_update_takes_effect(pod: &ScenarioPod, port: u16, data: impl Fn(&
     serves(pod, &http, AT_FIRST).await?;
     let before = [main.run()?, sidecar.run()?];
     for text in UPDATES {
-        takes_effect(pod, &http, data(text), text).await?;
+        let effect = takes_effect(pod, &http, data(text), text).await;
         for (container, before) in [&main, &sidecar].into_iter().zip(&before) {
             let after = container.run();
             let same = after.as_ref().is_ok_and(|after| after == before);
