@@ -330,6 +330,7 @@ async fn every_update_takes_effect(pod: &ScenarioPod, port: u16, data: impl Fn(&
                 format!("it was restarted: {after:?}"),
             )?;
         }
+        effect?;
     }
     Ok(())
 }
