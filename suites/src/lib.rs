@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod catalogue;
+mod config_reload;
 mod logging;
 mod monitoring;
 mod properties;
