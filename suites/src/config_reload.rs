@@ -236,7 +236,7 @@ async fn reloader_restarts_alone(#[values(Classic, Native)] shape: Shape) -> Out
         serves(pod, &http, AT_FIRST).await?;
         properties::restarts_alone(&reloader, &main, async || {
             main.ask("signal sh KILL").await?;
-            Ok(())
+            anyhow::Ok(())
         })
         .await?;
         takes_effect(pod, &http, nginx_says(UPDATES[0]), UPDATES[0]).await
@@ -254,7 +254,7 @@ async fn main_restarts_alone(#[values(Classic, Native)] shape: Shape) -> Outcome
         serves(pod, &http, AT_FIRST).await?;
         properties::restarts_alone(&main, &reloader, async || {
             reloader.ask("signal nginx QUIT").await?;
-            Ok(())
+            anyhow::Ok(())
         })
         .await?;
         serves(pod, &http, AT_FIRST).await?;
