@@ -433,7 +433,7 @@ async fn serves(pod: &ScenarioPod, http: &Http, text: &str) -> Verdict {
 
 /// One request of `container` is answered with `text`.
 async fn answers(container: &Container, url: &str, text: &str) -> Verdict {
-    let answer = container.ask(&format!("call {url}")).await?;
+    let answer = container.ask(&format!("call {url} within 8s")).await?;
     let same = answer.text("body").trim_end() == text;
     expect(container, same, format!("“{text}” from {url}"), answer.to_string())
 }

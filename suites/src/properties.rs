@@ -123,7 +123,7 @@ pub async fn loopback_addresses(server: &Container, port: u16, body: &str) -> an
 
 /// A GET request by the agent in `asker` is answered with 200, and `fragment` is in the body.
 pub async fn answers(asker: &Container, url: &str, fragment: &str) -> Verdict {
-    let answer = asker.ask(&format!("call {url}")).await?;
+    let answer = asker.ask(&format!("call {url} within 8s")).await?;
     let good = answer.number("status") == Some(200) && answer.text("body").contains(fragment);
     let expected = format!("an answer with “{fragment}” from {url}");
     expect(asker, good, expected, told(&answer))
@@ -131,7 +131,7 @@ pub async fn answers(asker: &Container, url: &str, fragment: &str) -> Verdict {
 
 /// Nobody listens where the agent in `asker` sends a GET request.
 pub async fn refuses(asker: &Container, url: &str) -> Verdict {
-    let answer = asker.ask(&format!("call {url}")).await?;
+    let answer = asker.ask(&format!("call {url} within 8s")).await?;
     let refused = answer.text("error") == "ECONNREFUSED";
     expect(asker, refused, format!("ECONNREFUSED from {url}"), told(&answer))
 }
@@ -178,7 +178,7 @@ pub fn comes_before((one, first): (&Container, &str), (other, second): (&Contain
 
 /// A GET of `url` in `from` brings `page`.
 pub async fn gets(from: &Container, url: &str, page: &str) -> Verdict {
-    let answer = from.ask(&format!("call {url}")).await?;
+    let answer = from.ask(&format!("call {url} within 8s")).await?;
     let same = answer.number("status") == Some(200) && answer.text("body").trim_end() == page;
     expect(from, same, format!("“{page}” from {url}"), answer.to_string())
 }

@@ -169,8 +169,8 @@ where
         }
         let verdict = body(&pod).await;
         match (&verdict, pod.crashing()) {
-            // Nothing can be said about a requirement whose Pod does not even run.
-            (Err(Finding::NotMet(mismatch)), Some(crash)) => Err(Finding::Error(anyhow::anyhow!(
+            // Nothing can be said about a requirement whose Pod does not even run. A twin may be meant to be such a Pod.
+            (Err(Finding::NotMet(mismatch)), Some(crash)) if twin.is_none() => Err(Finding::Error(anyhow::anyhow!(
                 "{crash}; the check had observed: {}",
                 mismatch.observed
             ))),
