@@ -270,6 +270,18 @@ async fn left(client: &Client) -> Vec<String> {
         .collect()
 }
 
+/// Sends a signal to the command and to nextest, which it called, as a terminal does to every process of the foreground group.
+fn send_to_all(signal: &str, run: &std::process::Child) {
+    let children = Command::new("pgrep")
+        .args(["-P", &run.id().to_string()])
+        .output()
+        .expect("pgrep");
+    send(signal, run.id());
+    for child in String::from_utf8_lossy(&children.stdout).split_whitespace() {
+        send(signal, child.parse().expect("a number"));
+    }
+}
+
 fn send(signal: &str, process: u32) {
     let sent = Command::new("kill")
         .args([signal, &process.to_string()])
@@ -282,15 +294,7 @@ fn send(signal: &str, process: u32) {
 async fn alone_ctrl_c_ends_the_run_and_leaves_nothing() {
     let (client, folder) = (client().await, TempDir::new().expect("a folder"));
     let mut run = started(&client, folder.path()).await;
-    // A terminal sends the signal to every process of the foreground group: to the command and to nextest.
-    let children = Command::new("pgrep")
-        .args(["-P", &run.id().to_string()])
-        .output()
-        .expect("pgrep");
-    send("-INT", run.id());
-    for child in String::from_utf8_lossy(&children.stdout).split_whitespace() {
-        send("-INT", child.parse().expect("a number"));
-    }
+    send_to_all("-INT", &run);
     let status = run.wait().expect("an end");
     assert_eq!(status.code(), Some(2));
     let out = fs::read_to_string(folder.path().join("out")).expect("output");
@@ -302,14 +306,7 @@ async fn alone_ctrl_c_ends_the_run_and_leaves_nothing() {
 async fn alone_clean_removes_what_a_killed_run_left() {
     let (client, folder) = (client().await, TempDir::new().expect("a folder"));
     let mut run = started(&client, folder.path()).await;
-    let children = Command::new("pgrep")
-        .args(["-P", &run.id().to_string()])
-        .output()
-        .expect("pgrep");
-    send("-KILL", run.id());
-    for child in String::from_utf8_lossy(&children.stdout).split_whitespace() {
-        send("-KILL", child.parse().expect("a number"));
-    }
+    send_to_all("-KILL", &run);
     run.wait().expect("an end");
     let clean = Command::new(env!("CARGO_BIN_EXE_sidecheck"))
         .arg("clean")
