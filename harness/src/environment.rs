@@ -3,6 +3,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
+use crate::cluster::versions;
 use crate::report::records::RunFolder;
 use crate::scenario::{Keep, Setting};
 
@@ -69,6 +70,21 @@ pub fn run_id() -> String {
     value(RUN)
         .or_else(|| value("NEXTEST_RUN_ID"))
         .unwrap_or_else(|| format!("process-{}", std::process::id()))
+}
+
+/// The command that decides checks on the cluster that the environment names.
+pub fn command() -> String {
+    command_on(value(CONTEXT).as_deref(), value(KUBERNETES).as_deref())
+}
+
+/// The command that decides checks on this cluster: an existing one, or the harness's own of a version.
+pub fn command_on(context: Option<&str>, kubernetes: Option<&str>) -> String {
+    let command = "./scripts/conformance";
+    match (context, kubernetes) {
+        (Some(context), _) => format!("{command} --context {context}"),
+        (None, Some(version)) if version != versions::DEFAULT => format!("{command} --kubernetes {version}"),
+        _ => command.to_owned(),
+    }
 }
 
 /// Everything a check needs to know.

@@ -84,26 +84,17 @@ async fn naive_reload_does_not_reach_main(#[values(Classic, Native)] shape: Shap
         serves(pod, &http, AT_FIRST).await?;
         let with_nginx = pod.container("reloader-with-nginx");
         watching(&with_nginx).await?;
-        let reloads = [
-            update(pod, nginx_says(UPDATES[0])).await?,
-            reload(&with_nginx, 0).await?,
-        ];
-        for (reload, reason) in reloads.iter().zip(["nginx: not found", "nginx.pid"]) {
-            let observed = format!("{}: {}", reload.container, reload.text("text"));
-            expect(
-                &pod.container(&reload.container),
-                !succeeded(reload) && observed.contains(reason),
-                format!("its command to fail: {reason}"),
-                observed,
-            )?;
+        let without = update(pod, nginx_says(UPDATES[0])).await?;
+        let with = reload(&with_nginx, 0).await?;
+        for (reload, reason) in [(without, "nginx: not found"), (with, "nginx.pid")] {
+            let reloader = pod.container(&reload.container);
+            let observed = format!("{}: {}", reloader.name(), reload.text("text"));
+            let fails = !succeeded(&reload) && observed.contains(reason);
+            expect(&reloader, fails, format!("its command to fail: {reason}"), observed)?;
         }
         let answer = http.get("/").await?.body;
-        expect(
-            &pod.main(),
-            answer.trim_end() == AT_FIRST,
-            format!("main to go on with “{AT_FIRST}”"),
-            answer,
-        )
+        let same = answer.trim_end() == AT_FIRST;
+        expect(&pod.main(), same, format!("main to go on with “{AT_FIRST}”"), answer)
     })
     .await
 }
@@ -126,18 +117,9 @@ async fn updates_arrive_through_the_data_swap(#[values(Classic, Native)] shape: 
                 let together = saw.text("text").ends_with(&format!("{text} {text}"));
                 expect(&reader, together, format!("{text} in both files"), saw.to_string())?;
             }
-            let swaps = main.prints("three swaps of ..data", |printed| {
-                let swap = |event: &Event| event.text("kind") == "moved-to" && event.text("file").ends_with("..data");
-                let swaps = printed.events("main").iter().filter(|event| swap(event)).count();
-                (swaps >= 3).then_some(swaps)
-            });
-            let (swaps, seen) = (swaps.await?, all_seen(&reader).len());
-            expect(
-                &reader,
-                (swaps, seen) == (3, 4),
-                "3 swaps, 4 states",
-                format!("{swaps} swaps, {seen} states"),
-            )
+            let (swaps, seen) = (swaps(&main, 3).await?, all_seen(&reader).len());
+            let observed = format!("{swaps} swaps, {seen} states");
+            expect(&reader, (swaps, seen) == (3, 4), "3 swaps, 4 states", observed)
         },
     )
     .await
@@ -178,18 +160,11 @@ async fn containers_share_one_ip(#[values(Classic, Native)] shape: Shape) -> Out
 #[tokio::test]
 async fn localhost_both_ways(#[values(Classic, Native)] shape: Shape) -> Outcome {
     check("config-reload/localhost-both-ways", shape, async |pod| {
-        answers(&pod.sidecar(), "http://localhost:80/", AT_FIRST).await?;
-        answers(&pod.main(), "http://localhost:8081/", "reloader").await?;
+        properties::gets(&pod.sidecar(), "http://localhost:80/", AT_FIRST).await?;
+        properties::gets(&pod.main(), "http://localhost:8081/", "reloader").await?;
         let client = pod.other("client").main();
-        answers(&client, &format!("http://{}/", pod.ip()?), AT_FIRST).await?;
-        let elsewhere = client.ask("call http://localhost:80/").await?;
-        let refused = elsewhere.text("error") == "ECONNREFUSED";
-        expect(
-            &client,
-            refused,
-            "nothing at another Pod's localhost",
-            elsewhere.to_string(),
-        )
+        properties::gets(&client, &format!("http://{}/", pod.ip()?), AT_FIRST).await?;
+        properties::is_refused(&client, "http://localhost:80/").await
     })
     .await
 }
@@ -269,10 +244,7 @@ async fn main_restarts_alone(#[values(Classic, Native)] shape: Shape) -> Outcome
 async fn sigterm_reaches_every_container(#[values(Classic, Native)] shape: Shape) -> Outcome {
     check("config-reload/sigterm-reaches-every-container", shape, async |pod| {
         let (main, reloader) = (pod.main(), pod.sidecar());
-        main.prints_line("nginx to have started", |line| line.contains("start worker process "))
-            .await?;
-        watching(&reloader).await?;
-        pod.deleted().await?;
+        properties::deleted(pod).await?;
         let told = main
             .printed()
             .texts()
@@ -289,21 +261,7 @@ async fn sigterm_reaches_every_container(#[values(Classic, Native)] shape: Shape
 #[tokio::test]
 async fn reloader_ends_after_main(#[values(Native)] shape: Shape) -> Outcome {
     check("config-reload/reloader-ends-after-main", shape, async |pod| {
-        pod.main()
-            .prints_line("nginx to have started", |line| line.contains("start worker process "))
-            .await?;
-        watching(&pod.sidecar()).await?;
-        pod.deleted().await?;
-        let timeline = pod.timeline();
-        let ends = timeline
-            .events()
-            .iter()
-            .filter(|event| ["ended", "sigterm"].contains(&event.event.as_str()));
-        let order: Vec<String> = ends
-            .map(|event| format!("{} of {}", event.event, event.container))
-            .collect();
-        let expected = "ended of main, sigterm of reloader";
-        expect(&pod.sidecar(), order.join(", ") == expected, expected, order.join(", "))
+        properties::sidecar_is_ended_last(pod).await
     })
     .await
 }
@@ -344,7 +302,7 @@ async fn takes_effect(pod: &ScenarioPod, http: &Http, data: Value, text: &str) -
         return Err(not_met(&pod.sidecar(), "its reload command to succeed", observed));
     }
     serves(pod, http, text).await?;
-    println!("“{text}” served {:.1?} after the update", begun.elapsed());
+    pod.measured("time to effect", begun.elapsed());
     Ok(())
 }
 
@@ -395,6 +353,18 @@ fn all_seen(reader: &Container) -> Vec<Event> {
         .collect()
 }
 
+/// Waits until `..data` was exchanged that often; returns how often it was.
+async fn swaps(watcher: &Container, count: usize) -> Result<usize, Finding> {
+    let swap = |event: &Event| event.text("kind") == "moved-to" && event.text("file").ends_with("..data");
+    watcher
+        .prints(&format!("{count} swaps of ..data"), |printed| {
+            let events = printed.events(watcher.name());
+            let swaps = events.iter().filter(|event| swap(event)).count();
+            (swaps >= count).then_some(swaps)
+        })
+        .await
+}
+
 /// The event of that name that has `before` others before it.
 async fn recorded(container: &Container, name: &str, before: usize) -> Result<Event, Finding> {
     container
@@ -429,13 +399,6 @@ async fn serves(pod: &ScenarioPod, http: &Http, text: &str) -> Verdict {
         },
     )
     .await
-}
-
-/// One request of `container` is answered with `text`.
-async fn answers(container: &Container, url: &str, text: &str) -> Verdict {
-    let answer = container.ask(&format!("call {url} within 8s")).await?;
-    let same = answer.text("body").trim_end() == text;
-    expect(container, same, format!("“{text}” from {url}"), answer.to_string())
 }
 
 /// Waits until the client's load has sent at least a hundred requests more, or one has failed.

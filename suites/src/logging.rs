@@ -104,8 +104,8 @@ async fn a_file_that_appears_late_is_shipped(#[values(Classic, Native)] shape: S
 /// Ten lines are read, the file is renamed, ten more go to a new file of the old name.
 #[rstest]
 #[tokio::test]
-async fn rotation_by_rename_loses_nothing(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("logging/rotation-by-rename-loses-nothing", shape, async |pod| {
+async fn rotation_by_rename_is_followed(#[values(Classic, Native)] shape: Shape) -> Outcome {
+    check("logging/rotation-by-rename-is-followed", shape, async |pod| {
         let (main, shipper) = (pod.main(), pod.sidecar());
         main.tell("append /var/log/app.log 10").await?;
         shipper.prints_line("line 10", |line| line == "line 10").await?;
@@ -157,8 +157,8 @@ async fn localhost_works_both_ways(#[values(Classic, Native)] shape: Shape) -> O
         for (server, port, asker) in [(&main, 8080, &shipper), (&shipper, 8081, &main)] {
             let role = if port == 8080 { "main" } else { "sidecar" };
             for address in properties::loopback_addresses(server, port, role).await? {
-                properties::answers(asker, &address, role).await?;
-                properties::refuses(&client, &address).await?;
+                properties::gets(asker, &address, role).await?;
+                properties::is_refused(&client, &address).await?;
             }
         }
         Ok(())
@@ -235,7 +235,7 @@ async fn oom_kill_stays_with_the_sidecar(#[values(Classic, Native)] shape: Shape
 #[tokio::test]
 async fn last_lines_survive_shutdown(#[values(Native)] shape: Shape) -> Outcome {
     check("logging/last-lines-survive-shutdown", shape, async |pod| {
-        pod.deleted().await?;
+        properties::deleted(pod).await?;
         pod.sidecar().prints_numbered_lines(5, "end").await
     })
     .await
@@ -249,7 +249,7 @@ async fn a_classic_shipper_waits_for_the_last_line(#[values(Classic)] shape: Sha
         "logging/a-classic-shipper-waits-for-the-last-line",
         shape,
         async |pod| {
-            pod.deleted().await?;
+            properties::deleted(pod).await?;
             pod.sidecar().prints_numbered_lines(5, "end").await
         },
     )
@@ -261,7 +261,7 @@ async fn a_classic_shipper_waits_for_the_last_line(#[values(Classic)] shape: Sha
 #[tokio::test]
 async fn sigterm_reaches_every_container(#[values(Classic, Native)] shape: Shape) -> Outcome {
     check("logging/sigterm-reaches-every-container", shape, async |pod| {
-        pod.deleted().await?;
+        properties::deleted(pod).await?;
         for container in [pod.main(), pod.sidecar()] {
             properties::recorded(&container, "sigterm")?;
         }
@@ -275,7 +275,7 @@ async fn sigterm_reaches_every_container(#[values(Classic, Native)] shape: Shape
 #[tokio::test]
 async fn sidecar_ends_after_main(#[values(Native)] shape: Shape) -> Outcome {
     check("logging/sidecar-ends-after-main", shape, async |pod| {
-        pod.deleted().await?;
+        properties::deleted(pod).await?;
         properties::comes_before((&pod.main(), "exit"), (&pod.sidecar(), "sigterm"))
     })
     .await
@@ -286,7 +286,7 @@ async fn sidecar_ends_after_main(#[values(Native)] shape: Shape) -> Outcome {
 #[tokio::test]
 async fn grace_expiry_kills(#[values(Classic, Native)] shape: Shape) -> Outcome {
     check("logging/grace-expiry-kills", shape, async |pod| {
-        pod.deleted().await?;
+        properties::deleted(pod).await?;
         properties::recorded(&pod.main(), "sigterm")?;
         properties::ended(&pod.main(), "Error", 137)?;
         properties::comes_before((&pod.sidecar(), "sigterm"), (&pod.sidecar(), "exit"))?;
@@ -300,7 +300,7 @@ async fn grace_expiry_kills(#[values(Classic, Native)] shape: Shape) -> Outcome 
 #[tokio::test]
 async fn prestop_runs_before_sigterm(#[values(Classic, Native)] shape: Shape) -> Outcome {
     check("logging/prestop-runs-before-sigterm", shape, async |pod| {
-        pod.deleted().await?;
+        properties::deleted(pod).await?;
         for container in [pod.main(), pod.sidecar()] {
             properties::comes_before((&container, "request"), (&container, "sigterm"))?;
         }

@@ -50,7 +50,7 @@ async fn localhost_works_both_ways(#[values(Classic, Native)] shape: Shape) -> O
     check("monitoring/localhost-works-both-ways", shape, async |pod| {
         properties::gets_on_localhost(&pod.sidecar(), 8080, PAGE).await?;
         properties::gets_on_localhost(&pod.main(), 8081, "The page of the poller").await?;
-        properties::is_refused(&pod.other("client").main(), "localhost:8081").await
+        properties::is_refused(&pod.other("client").main(), "http://localhost:8081/").await
     })
     .await
 }
@@ -109,7 +109,7 @@ async fn poller_restarts_alone(#[values(Classic, Native)] shape: Shape) -> Outco
 #[tokio::test]
 async fn sigterm_reaches_every_container(#[values(Classic, Native)] shape: Shape) -> Outcome {
     check("monitoring/sigterm-reaches-every-container", shape, async |pod| {
-        pod.deleted().await?;
+        properties::deleted(pod).await?;
         properties::recorded(&pod.main(), "sigterm")?;
         properties::recorded(&pod.sidecar(), "sigterm")?;
         Ok(())

@@ -136,37 +136,52 @@ pub async fn loopback_addresses(server: &Container, port: u16, body: &str) -> an
     Ok(addresses)
 }
 
-/// A GET request by the agent in `asker` is answered with 200, and `fragment` is in the body.
-pub async fn answers(asker: &Container, url: &str, fragment: &str) -> Verdict {
-    let answer = asker.ask(&format!("call {url} within 8s")).await?;
-    let good = answer.number("status") == Some(200) && answer.text("body").contains(fragment);
-    let expected = format!("an answer with “{fragment}” from {url}");
-    expect(asker, good, expected, told(&answer))
+/// A GET of `url` by the agent in `from` is answered with 200, and `text` is in the body.
+pub async fn gets(from: &Container, url: &str, text: &str) -> Verdict {
+    let answer = from.ask(&format!("call {url} within 8s")).await?;
+    let good = answer.number("status") == Some(200) && answer.text("body").contains(text);
+    expect(from, good, format!("“{text}” from {url}"), answer.to_string())
 }
 
-/// Nobody listens where the agent in `asker` sends a GET request.
-pub async fn refuses(asker: &Container, url: &str) -> Verdict {
-    let answer = asker.ask(&format!("call {url} within 8s")).await?;
-    let refused = answer.text("error") == "ECONNREFUSED";
-    expect(asker, refused, format!("ECONNREFUSED from {url}"), told(&answer))
+/// Like [`gets`], through the Service of that name, which may take a moment to lead anywhere.
+pub async fn gets_from_service(from: &Container, service: &str, text: &str) -> Verdict {
+    let connect = format!("connect {service}:80");
+    eventually(from, "a connection to the Service", patience::REACTION, async || {
+        let event = from.ask(&connect).await?;
+        Ok((event.event == "connected").then_some(()).ok_or(event.to_string()))
+    })
+    .await?;
+    gets(from, &format!("http://{service}/"), text).await
 }
 
-fn told(answer: &Event) -> String {
-    match answer.number("status") {
-        Some(status) => format!("answer {status} {:?}", answer.text("body")),
-        None => format!("{} {}", answer.text("error"), answer.text("message")),
+/// `from` gets `text` at `port` of localhost, by name and by every version of IP that the loopback interface has.
+pub async fn gets_on_localhost(from: &Container, port: u16, text: &str) -> Verdict {
+    gets(from, &format!("http://localhost:{port}/"), text).await?;
+    gets(from, &format!("http://127.0.0.1:{port}/"), text).await?;
+    if from.identity().await?.has_ipv6_loopback() {
+        gets(from, &format!("http://[::1]:{port}/"), text).await?;
     }
+    Ok(())
+}
+
+/// Nobody listens where the agent in `from` sends a GET request.
+pub async fn is_refused(from: &Container, url: &str) -> Verdict {
+    let answer = from.ask(&format!("call {url} within 8s")).await?;
+    let refused = answer.text("error") == "ECONNREFUSED";
+    expect(from, refused, format!("ECONNREFUSED from {url}"), answer.to_string())
 }
 
 /// The agent in `container` takes so much memory that it does not live to tell.
 pub async fn eats(container: &Container, bytes: &str) -> Verdict {
-    let lived = container.tell(&format!("eat {bytes}")).await.is_ok();
-    expect(
-        container,
-        !lived,
-        "the kernel to end it",
-        format!("it ate {bytes} and lived"),
-    )
+    let before = container.run()?;
+    match container.tell(&format!("eat {bytes}")).await {
+        Ok(_) => Err(not_met(
+            container,
+            "the kernel to end it",
+            format!("it ate {bytes} and lived"),
+        )),
+        Err(silent) => Ok(container.ended(&before).await.map_err(|_| silent)?),
+    }
 }
 
 /// The last run of `container` ended for this reason and with this exit code.
@@ -191,41 +206,6 @@ pub fn comes_before((one, first): (&Container, &str), (other, second): (&Contain
     expect(other, earlier < later, expected, observed)
 }
 
-/// A GET of `url` in `from` brings `page`.
-pub async fn gets(from: &Container, url: &str, page: &str) -> Verdict {
-    let answer = from.ask(&format!("call {url} within 8s")).await?;
-    let same = answer.number("status") == Some(200) && answer.text("body").trim_end() == page;
-    expect(from, same, format!("“{page}” from {url}"), answer.to_string())
-}
-
-/// Like [`gets`], through the Service of that name, which may take a moment to lead anywhere.
-pub async fn gets_from_service(from: &Container, service: &str, page: &str) -> Verdict {
-    let connect = format!("connect {service}:80");
-    eventually(from, "a connection to the Service", patience::REACTION, async || {
-        let event = from.ask(&connect).await?;
-        Ok((event.event == "connected").then_some(()).ok_or(event.to_string()))
-    })
-    .await?;
-    gets(from, &format!("http://{service}/"), page).await
-}
-
-/// `from` gets `page` at `port` of localhost, by name and by every version of IP that the loopback interface has.
-pub async fn gets_on_localhost(from: &Container, port: u16, page: &str) -> Verdict {
-    gets(from, &format!("http://localhost:{port}/"), page).await?;
-    gets(from, &format!("http://127.0.0.1:{port}/"), page).await?;
-    if from.identity().await?.has_ipv6_loopback() {
-        gets(from, &format!("http://[::1]:{port}/"), page).await?;
-    }
-    Ok(())
-}
-
-/// A connection from `from` to `address` is refused.
-pub async fn is_refused(from: &Container, address: &str) -> Verdict {
-    let event = from.ask(&format!("connect {address}")).await?;
-    let refused = event.text("error") == "ECONNREFUSED";
-    expect(from, refused, format!("that {address} refuses it"), event.to_string())
-}
-
 /// What `container` recorded under this name, to be asked when its log is complete.
 pub fn recorded(container: &Container, name: &str) -> Result<Event, Finding> {
     let events = container.events();
@@ -236,16 +216,22 @@ pub fn recorded(container: &Container, name: &str) -> Result<Event, Finding> {
     })
 }
 
-/// When `pod` is deleted, the sidecar records its `sigterm` after main recorded that it `ended`.
-pub async fn sidecar_is_ended_last(pod: &ScenarioPod) -> Verdict {
+/// Deletes the Pod and waits until it is gone, once main and sidecar have told that they have begun: a container without a probe is
+/// ready before its program knows what to do on a signal.
+pub async fn deleted(pod: &ScenarioPod) -> Verdict {
+    for container in [pod.main(), pod.sidecar()] {
+        let begun = |line: &str| {
+            let event = Event::parse(container.name(), line).map(|event| event.event);
+            line.contains("start worker process ") || matches!(event.as_deref(), Some("started" | "begun" | "watching"))
+        };
+        container.prints_line("a line that it has begun", begun).await?;
+    }
     pod.deleted().await?;
-    let (main, sidecar) = (pod.main(), pod.sidecar());
-    let (end, signal) = (recorded(&main, "ended")?, recorded(&sidecar, "sigterm")?);
-    let millis = end.t.saturating_sub(signal.t) / 1_000_000;
-    expect(
-        &sidecar,
-        signal.t > end.t,
-        format!("its stop signal after the end of {}", main.name()),
-        format!("its stop signal {millis} ms before {} ended", main.name()),
-    )
+    Ok(())
+}
+
+/// When the Pod is deleted, the sidecar records its `sigterm` after main has recorded that it `ended`.
+pub async fn sidecar_is_ended_last(pod: &ScenarioPod) -> Verdict {
+    deleted(pod).await?;
+    comes_before((&pod.main(), "ended"), (&pod.sidecar(), "sigterm"))
 }

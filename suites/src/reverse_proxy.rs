@@ -64,7 +64,7 @@ async fn loopback_bound_main_is_reached_through_the_proxy_only(#[values(Classic,
     let id = "reverse-proxy/loopback-bound-main-is-reached-through-the-proxy-only";
     check(id, shape, async |pod| {
         let client = pod.other("client").main();
-        properties::is_refused(&client, &format!("{}:8080", pod.ip()?)).await?;
+        properties::is_refused(&client, &format!("http://{}:8080/", pod.ip()?)).await?;
         properties::gets(&client, &format!("http://{}/", pod.ip()?), PAGE).await
     })
     .await
@@ -87,7 +87,7 @@ async fn localhost_works_both_ways(#[values(Classic, Native)] shape: Shape) -> O
     check("reverse-proxy/localhost-works-both-ways", shape, async |pod| {
         properties::gets_on_localhost(&pod.sidecar(), 8080, PAGE).await?;
         properties::gets_on_localhost(&pod.main(), 80, PAGE).await?;
-        properties::is_refused(&pod.other("client").main(), "localhost:80").await
+        properties::is_refused(&pod.other("client").main(), "http://localhost:80/").await
     })
     .await
 }
@@ -185,7 +185,7 @@ async fn zero_loss_drain(#[values(Classic, Native)] shape: Shape) -> Outcome {
 #[tokio::test]
 async fn sigterm_reaches_every_container(#[values(Classic, Native)] shape: Shape) -> Outcome {
     check("reverse-proxy/sigterm-reaches-every-container", shape, async |pod| {
-        pod.deleted().await?;
+        properties::deleted(pod).await?;
         properties::recorded(&pod.main(), "sigterm")?;
         let proxy = pod.sidecar();
         let signalled = proxy.printed().texts().any(|line| line.contains(SIGNALLED));
@@ -203,7 +203,7 @@ const SIGNALLED: &str = "signal 3 (SIGQUIT) received";
 async fn prestop_runs_before_sigterm(#[values(Classic, Native)] shape: Shape) -> Outcome {
     check("reverse-proxy/prestop-runs-before-sigterm", shape, async |pod| {
         const HOOK: &str = "the hook has ended";
-        pod.deleted().await?;
+        properties::deleted(pod).await?;
         let printed = pod.sidecar().printed();
         let order = printed.texts().filter(|line| *line == HOOK || line.contains(SIGNALLED));
         let order: Vec<_> = order.collect();

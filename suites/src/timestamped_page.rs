@@ -35,11 +35,11 @@ async fn every_request_shows_new_lines(#[values(Classic, Native)] shape: Shape) 
         let http = pod.http(80).await?;
         for _ in 0..3 {
             let before = http.get("/").await?.body;
-            let line = next_line(&pod.sidecar()).await?;
+            let writer = pod.sidecar();
+            let line = writer.prints_line("a line that is not in the page", |line| !before.contains(line));
+            let line = line.await?.text;
             let page = http.get("/").await?.body;
-            let new = page.contains(&line) && page.len() > before.len();
-            let expected = format!("a page that has grown and contains “{line}”");
-            expect(&pod.main(), new, expected, page)?;
+            expect(&pod.main(), page.contains(&line), format!("a page with “{line}”"), page)?;
         }
         Ok(())
     })
@@ -84,9 +84,9 @@ async fn localhost_reaches_nginx(#[values(Classic, Native)] shape: Shape) -> Out
     check("timestamped-page/localhost-reaches-nginx", shape, async |pod| {
         let (writer, client) = (pod.sidecar(), pod.other("client").main());
         let line = next_line(&writer).await?;
-        properties::answers(&writer, "http://localhost/", &line).await?;
-        properties::answers(&client, &format!("http://{}/", pod.ip()?), &line).await?;
-        properties::refuses(&client, "http://localhost/").await
+        properties::gets(&writer, "http://localhost/", &line).await?;
+        properties::gets(&client, &format!("http://{}/", pod.ip()?), &line).await?;
+        properties::is_refused(&client, "http://localhost/").await
     })
     .await
 }
@@ -148,7 +148,7 @@ async fn stop_signals_reach_both_containers(#[values(Classic, Native)] shape: Sh
         "timestamped-page/stop-signals-reach-both-containers",
         shape,
         async |pod| {
-            pod.deleted().await?;
+            properties::deleted(pod).await?;
             let nginx = pod.main();
             let told = nginx.printed().texts().any(|line| line.contains("(SIGQUIT) received"));
             expect(
@@ -168,8 +168,7 @@ async fn stop_signals_reach_both_containers(#[values(Classic, Native)] shape: Sh
 #[tokio::test]
 async fn sidecar_ends_after_main(#[values(Native)] shape: Shape) -> Outcome {
     check("timestamped-page/sidecar-ends-after-main", shape, async |pod| {
-        pod.deleted().await?;
-        properties::comes_before((&pod.main(), "ended"), (&pod.sidecar(), "sigterm"))
+        properties::sidecar_is_ended_last(pod).await
     })
     .await
 }

@@ -386,13 +386,7 @@ impl Container {
     /// # Errors
     /// The signal cannot be sent.
     pub async fn signal(&self, signal: &str) -> anyhow::Result<()> {
-        // The container may end before it has answered.
-        if let Ok(event) = self.ask(&format!("signal 1 {signal}")).await
-            && event.event == "failed"
-        {
-            bail!("{signal} was not sent in {}: {}", self.name, event.text("message"));
-        }
-        Ok(())
+        self.signal_program("1", signal).await
     }
 
     /// Like [`Self::tell`], for a statement that causes one event.
@@ -414,21 +408,43 @@ impl Container {
         futures::future::try_join_all((0..times).map(|_| self.ask(statement))).await
     }
 
-    /// Sends a signal to the processes of that program's name.
+    /// Sends a signal to the processes of that program's name, or to the process of that number.
     ///
     /// # Errors
     /// The signal cannot be sent.
     pub async fn signal_program(&self, program: &str, signal: &str) -> anyhow::Result<()> {
-        // The container may end before it has answered.
-        if let Ok(event) = self.ask(&format!("signal {program} {signal}")).await
-            && event.event == "failed"
-        {
-            bail!(
-                "{signal} was not sent to {program} in {}: {}",
-                self.name,
-                event.text("message")
-            );
+        let before = self.run()?;
+        match self.ask(&format!("signal {program} {signal}")).await {
+            Ok(event) if event.event == "failed" => {
+                let why = event.text("message");
+                bail!("{signal} was not sent to {program} in {}: {why}", self.name)
+            }
+            Ok(_) => Ok(()),
+            // The container may end before it has answered.
+            Err(silent) => self.ended(&before).await.map_err(|_| silent),
         }
+    }
+
+    /// Waits until this run of the container has ended.
+    ///
+    /// # Errors
+    /// It goes on for [`patience::REACTION`].
+    pub async fn ended(&self, run: &Run) -> anyhow::Result<()> {
+        let goes_on = |state: &state::PodState| {
+            let status = state::status(&state.pod, &self.name);
+            status.is_some_and(|status| {
+                status.container_id.as_deref() == Some(&run.container_id)
+                    && status.state.as_ref().is_some_and(|state| state.running.is_some())
+            })
+        };
+        wait::until(
+            &self.namespace,
+            &self.pod,
+            "the end of a container",
+            patience::REACTION,
+            |state| !goes_on(state),
+        )
+        .await?;
         Ok(())
     }
 

@@ -8,6 +8,7 @@ mod wait;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::Context;
 use k8s_openapi::api::core::v1::Pod;
@@ -17,6 +18,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::patience;
+use crate::report::model::Measurement;
 use crate::scenario::Finding;
 use crate::timeline::Timeline;
 use log::Follower;
@@ -33,6 +35,7 @@ pub struct Namespace {
     pub(crate) name: String,
     pods: watch::Receiver<Pods>,
     followers: Mutex<BTreeMap<(String, String), Arc<Follower>>>,
+    measurements: Mutex<Vec<Measurement>>,
 }
 
 impl std::fmt::Debug for Namespace {
@@ -50,6 +53,7 @@ impl Namespace {
             name: name.to_owned(),
             pods: pods.clone(),
             followers: Mutex::default(),
+            measurements: Mutex::default(),
         });
         tokio::spawn(follow_all(Arc::downgrade(&namespace), pods));
         namespace
@@ -72,6 +76,11 @@ impl Namespace {
                 .entry(key)
                 .or_insert_with(|| Follower::start(self.api(), self.pods.clone(), pod, container)),
         )
+    }
+
+    /// What the check has measured so far.
+    pub(crate) fn measurements(&self) -> Vec<Measurement> {
+        self.measurements.lock().expect("no holder panics").clone()
     }
 
     /// What every container of the namespace has printed so far, by Pod and container.
@@ -225,7 +234,7 @@ impl ScenarioPod {
             .state()
             .and_then(|state| state.pod.spec?.termination_grace_period_seconds)
             .unwrap_or(30);
-        let limit = patience::DELETION + std::time::Duration::from_secs(grace.unsigned_abs());
+        let limit = patience::DELETION + Duration::from_secs(grace.unsigned_abs());
         let state = wait::until(&self.namespace, &self.name, "its deletion", limit, |state| {
             state.deleted
         })
@@ -288,6 +297,16 @@ impl ScenarioPod {
         let now = tokio::time::Instant::now();
         let patch = serde_json::json!({"metadata": {"annotations": {"sidecheck.dev/nudged": format!("{now:?}")}}});
         self.patch("v1", "Pod", &self.name, &patch).await
+    }
+
+    /// Puts a duration into the report, where a reader may want to know it; no outcome depends on it.
+    pub fn measured(&self, name: &str, duration: Duration) {
+        let measurement = Measurement {
+            name: name.to_owned(),
+            duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+        };
+        let mut measurements = self.namespace.measurements.lock().expect("no holder panics");
+        measurements.push(measurement);
     }
 
     /// The finding that the Pod as a whole does not show what is required.

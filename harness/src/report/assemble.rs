@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-use super::model::{API_VERSION, CheckResult, ClusterFacts, OutcomeKind, Report, Summary};
+use super::model::{API_VERSION, CheckResult, ClusterFacts, Report, Summary};
 use super::records::RunFolder;
 use crate::fixture::{Fixture, Shape};
 
@@ -21,19 +21,26 @@ pub struct Planned {
     pub shape: Shape,
 }
 
+/// What is known of a run as a whole.
+#[derive(Clone, Debug)]
+pub struct Ran {
+    /// Its id.
+    pub run: String,
+    /// See [`Report::command`].
+    pub command: String,
+    /// The cluster it ran on.
+    pub cluster: ClusterFacts,
+    /// When it began.
+    pub began: SystemTime,
+    /// How long it took.
+    pub duration: Duration,
+}
+
 /// Puts the report of a run together. A planned check without a record is an `error`: nobody can tell.
 ///
 /// # Errors
 /// A record cannot be read.
-pub fn assemble(
-    folder: &RunFolder,
-    run: &str,
-    fixtures: &Path,
-    planned: &[Planned],
-    cluster: ClusterFacts,
-    began: SystemTime,
-    duration: Duration,
-) -> anyhow::Result<Report> {
+pub fn assemble(folder: &RunFolder, fixtures: &Path, planned: &[Planned], ran: Ran) -> anyhow::Result<Report> {
     let mut checks = folder.results()?;
     let missing: Vec<CheckResult> = planned
         .iter()
@@ -50,41 +57,22 @@ pub fn assemble(
     Ok(Report {
         api_version: API_VERSION.to_owned(),
         kind: "ConformanceReport".to_owned(),
-        run: run.to_owned(),
-        date: rfc3339(began),
+        run: ran.run,
+        command: ran.command,
+        date: rfc3339(ran.began),
         complete,
-        duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
-        cluster,
+        duration_ms: u64::try_from(ran.duration.as_millis()).unwrap_or(u64::MAX),
+        cluster: ran.cluster,
         summary: Summary::of(&checks),
         checks,
     })
 }
 
 fn undecided(fixtures: &Path, planned: &Planned) -> CheckResult {
-    let metadata = Fixture::load(fixtures, &planned.id)
-        .ok()
-        .map(|fixture| fixture.metadata);
-    let text = |pick: fn(&crate::fixture::Metadata) -> String| metadata.as_ref().map_or(String::new(), pick);
-    CheckResult {
-        id: planned.id.clone(),
-        area: planned.id.split('/').next().unwrap_or_default().to_owned(),
-        shape: planned.shape,
-        level: metadata
-            .as_ref()
-            .map_or(crate::fixture::Level::Must, |metadata| metadata.level),
-        rows: metadata.as_ref().map_or(Vec::new(), |metadata| metadata.rows.clone()),
-        requirement: text(|metadata| metadata.requirement.clone()),
-        source: text(|metadata| metadata.source.clone()),
-        outcome: OutcomeKind::Error,
-        reason: Some("the run ended before this check had an outcome".to_owned()),
-        duration_ms: 0,
-        expected: None,
-        observed: None,
-        container: None,
-        remediation: None,
-        evidence: String::new(),
-        twins: Vec::new(),
-    }
+    let fixture = Fixture::load(fixtures, &planned.id).ok();
+    let metadata = fixture.as_ref().map(|fixture| &fixture.metadata);
+    let reason = "the run ended before this check had an outcome".to_owned();
+    CheckResult::undecided(&planned.id, planned.shape, metadata, reason)
 }
 
 /// Writes a file whole or not at all.

@@ -17,13 +17,14 @@ pub fn render(report: &Report) -> anyhow::Result<String> {
     areas.dedup();
     for area in areas {
         let mut suite = TestSuite::new(area);
-        suite.add_test_cases(report.checks.iter().filter(|check| check.area == area).map(case));
+        let checks = report.checks.iter().filter(|check| check.area == area);
+        suite.add_test_cases(checks.map(|check| case(check, &report.command)));
         junit.add_test_suite(suite);
     }
     Ok(junit.to_string()?)
 }
 
-fn case(check: &CheckResult) -> TestCase {
+fn case(check: &CheckResult, command: &str) -> TestCase {
     let mut status = match check.outcome {
         OutcomeKind::Met => TestCaseStatus::success(),
         OutcomeKind::NotMet => TestCaseStatus::non_success(NonSuccessKind::Failure),
@@ -34,7 +35,7 @@ fn case(check: &CheckResult) -> TestCase {
         status.set_message(reason.as_str());
     }
     if check.outcome != OutcomeKind::Met {
-        status.set_description(terminal::block(check));
+        status.set_description(terminal::block(check, command));
     }
     let mut case = TestCase::new(check.selector(), status);
     case.set_classname(check.area.as_str());

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::fixture::{Level, Shape};
+use crate::fixture::{Level, Metadata, Shape};
 
 /// The version of the report's format.
 pub const API_VERSION: &str = "sidecheck.dev/v1alpha1";
@@ -17,6 +17,8 @@ pub struct Report {
     pub kind: String,
     /// The run's id, which its namespaces carry as a label.
     pub run: String,
+    /// What decides checks on the same cluster again, followed by their names.
+    pub command: String,
     /// When the run began, as RFC 3339 in UTC.
     pub date: String,
     /// Whether every planned check has an outcome of its own; a run that was killed is not complete.
@@ -179,15 +181,52 @@ pub struct CheckResult {
     pub remediation: Option<String>,
     /// The folder with the evidence, relative to the report.
     pub evidence: String,
+    /// What the check measured on its way; the outcome does not depend on it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub measurements: Vec<Measurement>,
     /// The twins that ran, and whether the check noticed them.
     pub twins: Vec<TwinResult>,
 }
 
 impl CheckResult {
+    /// A check that nobody could decide yet, for this reason; without metadata where its fixture cannot be read.
+    pub fn undecided(id: &str, shape: Shape, metadata: Option<&Metadata>, reason: String) -> Self {
+        let text = |pick: fn(&Metadata) -> &String| metadata.map_or(String::new(), |metadata| pick(metadata).clone());
+        Self {
+            id: id.to_owned(),
+            area: id.split('/').next().unwrap_or_default().to_owned(),
+            shape,
+            level: metadata.map_or(Level::Must, |metadata| metadata.level),
+            rows: metadata.map_or(Vec::new(), |metadata| metadata.rows.clone()),
+            requirement: text(|metadata| &metadata.requirement),
+            source: text(|metadata| &metadata.source),
+            outcome: OutcomeKind::Error,
+            reason: Some(reason),
+            duration_ms: 0,
+            expected: None,
+            observed: None,
+            container: None,
+            remediation: None,
+            evidence: String::new(),
+            measurements: Vec::new(),
+            twins: Vec::new(),
+        }
+    }
+
     /// The check and its shape, as they are given on the command line: `logging/every-line-reaches-the-sidecar@native`.
     pub fn selector(&self) -> String {
         format!("{}@{}", self.id, self.shape)
     }
+}
+
+/// Something that a check measured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Measurement {
+    /// What was measured; the same name several times where it was measured several times.
+    pub name: String,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
 }
 
 /// A twin's run.
@@ -209,7 +248,15 @@ pub(crate) mod sample {
 
     pub(crate) fn report() -> Report {
         let checks = vec![
-            check("logging/lines-arrive", OutcomeKind::Met),
+            CheckResult {
+                measurements: [1200, 950]
+                    .map(|duration_ms| Measurement {
+                        name: "time to arrive".to_owned(),
+                        duration_ms,
+                    })
+                    .to_vec(),
+                ..check("logging/lines-arrive", OutcomeKind::Met)
+            },
             CheckResult {
                 expected: Some("`line 1` to `line 5` before “end”".to_owned()),
                 observed: Some("3 lines; number 4 is None instead of Some(\"line 4\")".to_owned()),
@@ -230,6 +277,7 @@ pub(crate) mod sample {
             api_version: API_VERSION.to_owned(),
             kind: "ConformanceReport".to_owned(),
             run: "1a2b3c4d".to_owned(),
+            command: "./scripts/conformance --kubernetes 1.36".to_owned(),
             date: "2026-01-31T12:00:00Z".to_owned(),
             complete: true,
             duration_ms: 4200,
@@ -263,6 +311,7 @@ pub(crate) mod sample {
             container: None,
             remediation: None,
             evidence: format!("runs/1a2b3c4d/evidence/{id}@native"),
+            measurements: Vec::new(),
             twins: vec![TwinResult {
                 name: "nobody writes".to_owned(),
                 caught: true,

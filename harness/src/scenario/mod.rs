@@ -17,7 +17,7 @@ use crate::cluster::{Cluster, Target};
 use crate::environment;
 use crate::fixture::{Begin, Fixture, Shape, Twin};
 use crate::pod::ScenarioPod;
-use crate::report::model::{CheckResult, OutcomeKind, TwinResult};
+use crate::report::model::{CheckResult, Measurement, OutcomeKind, TwinResult};
 use crate::report::records::RunFolder;
 use crate::report::terminal;
 
@@ -32,7 +32,7 @@ pub struct Outcome(pub CheckResult);
 
 impl Termination for Outcome {
     fn report(self) -> ExitCode {
-        print!("{}", terminal::block(&self.0));
+        print!("{}", terminal::block(&self.0, &environment::command()));
         match self.0.outcome {
             OutcomeKind::NotMet | OutcomeKind::Error => ExitCode::FAILURE,
             OutcomeKind::Met | OutcomeKind::NotApplicable | OutcomeKind::Skipped => ExitCode::SUCCESS,
@@ -91,9 +91,10 @@ where
 {
     let fixture = match Fixture::load(&setting.fixtures, id) {
         Ok(fixture) => fixture,
-        Err(error) => return Outcome(without_fixture(id, shape, &error)),
+        Err(error) => return Outcome(CheckResult::undecided(id, shape, None, format!("{error:#}"))),
     };
-    let mut result = blank(&fixture, shape, setting);
+    let mut result = CheckResult::undecided(id, shape, Some(&fixture.metadata), String::new());
+    result.evidence = environment::relative(&setting.folder.evidence(id, shape, None));
     let began = Instant::now();
     let target = setting.target.clone().map_or_else(Target::from_environment, Ok);
     let connected = match target {
@@ -103,13 +104,13 @@ where
     let cluster = match connected {
         Ok(cluster) => cluster,
         Err(error) => {
-            conclude(&mut result, Err(Finding::Error(error)));
+            conclude(&mut result, Err(Finding::Error(error)), &fixture.metadata.remediation);
             return Outcome(result);
         }
     };
     let own = async {
-        let verdict = run(setting, &cluster, &fixture, shape, None, &body).await;
-        (verdict, began.elapsed())
+        let ran = run(setting, &cluster, &fixture, shape, None, &body).await;
+        (ran, began.elapsed())
     };
     let twins: Vec<(usize, &Twin)> = if setting.prove {
         fixture.twins(shape).enumerate().collect()
@@ -119,13 +120,14 @@ where
     let twins = join_all(twins.into_iter().map(|(number, twin)| {
         let (cluster, fixture, body) = (&cluster, &fixture, &body);
         async move {
-            let verdict = run(setting, cluster, fixture, shape, Some((number, twin)), body).await;
+            let (verdict, _) = run(setting, cluster, fixture, shape, Some((number, twin)), body).await;
             judge_twin(twin, verdict)
         }
     }));
-    let ((verdict, duration), twins) = futures::join!(own, twins);
+    let (((verdict, measurements), duration), twins) = futures::join!(own, twins);
     result.duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    conclude(&mut result, verdict);
+    result.measurements = measurements;
+    conclude(&mut result, verdict, &fixture.metadata.remediation);
     result.twins = twins;
     if result.outcome == OutcomeKind::Met
         && let Some(twin) = result.twins.iter().find(|twin| !twin.caught)
@@ -139,7 +141,7 @@ where
     Outcome(result)
 }
 
-/// One run of the body: on the fixture itself or on one of its twins.
+/// One run of the body, on the fixture itself or on one of its twins, and what the body measured.
 async fn run<B>(
     setting: &Setting,
     cluster: &Cluster,
@@ -147,7 +149,7 @@ async fn run<B>(
     shape: Shape,
     twin: Option<(usize, &Twin)>,
     body: &B,
-) -> Verdict
+) -> (Verdict, Vec<Measurement>)
 where
     B: AsyncFn(&ScenarioPod) -> Verdict,
 {
@@ -155,7 +157,10 @@ where
         None => format!("{}@{shape}", fixture.id),
         Some((number, _)) => format!("{}@{shape}-twin-{}", fixture.id, number + 1),
     };
-    let namespace = namespace::create(&cluster.client, &setting.run, &label).await?;
+    let namespace = match namespace::create(&cluster.client, &setting.run, &label).await {
+        Ok(namespace) => namespace,
+        Err(error) => return (Err(Finding::Error(error)), Vec::new()),
+    };
     let pod = ScenarioPod::new(
         namespace.clone(),
         fixture.pod_name(),
@@ -199,7 +204,7 @@ where
     if !keep {
         namespace::discard(&namespace).await;
     }
-    verdict
+    (verdict, namespace.measurements())
 }
 
 fn judge_twin(twin: &Twin, verdict: Verdict) -> TwinResult {
@@ -228,12 +233,14 @@ fn judge_twin(twin: &Twin, verdict: Verdict) -> TwinResult {
     }
 }
 
-fn conclude(result: &mut CheckResult, verdict: Verdict) {
+fn conclude(result: &mut CheckResult, verdict: Verdict, remediation: &str) {
+    result.reason = None;
     match verdict {
         Ok(()) => result.outcome = OutcomeKind::Met,
         Err(Finding::NotMet(mismatch)) => {
             result.outcome = OutcomeKind::NotMet;
             result.reason = Some(result.requirement.clone());
+            result.remediation = Some(remediation.to_owned());
             result.expected = Some(mismatch.expected);
             result.observed = Some(mismatch.observed);
             result.container = mismatch.container;
@@ -250,52 +257,6 @@ fn conclude(result: &mut CheckResult, verdict: Verdict) {
             result.outcome = OutcomeKind::Error;
             result.reason = Some(format!("{error:#}"));
         }
-    }
-    if result.outcome != OutcomeKind::NotMet {
-        result.remediation = None;
-    }
-}
-
-fn blank(fixture: &Fixture, shape: Shape, setting: &Setting) -> CheckResult {
-    let evidence = setting.folder.evidence(&fixture.id, shape, None);
-    CheckResult {
-        id: fixture.id.clone(),
-        area: fixture.area().to_owned(),
-        shape,
-        level: fixture.metadata.level,
-        rows: fixture.metadata.rows.clone(),
-        requirement: fixture.metadata.requirement.clone(),
-        source: fixture.metadata.source.clone(),
-        outcome: OutcomeKind::Error,
-        reason: None,
-        duration_ms: 0,
-        expected: None,
-        observed: None,
-        container: None,
-        remediation: Some(fixture.metadata.remediation.clone()),
-        evidence: environment::relative(&evidence),
-        twins: Vec::new(),
-    }
-}
-
-fn without_fixture(id: &str, shape: Shape, error: &anyhow::Error) -> CheckResult {
-    CheckResult {
-        id: id.to_owned(),
-        area: id.split('/').next().unwrap_or_default().to_owned(),
-        shape,
-        level: crate::fixture::Level::Must,
-        rows: Vec::new(),
-        requirement: String::new(),
-        source: String::new(),
-        outcome: OutcomeKind::Error,
-        reason: Some(format!("{error:#}")),
-        duration_ms: 0,
-        expected: None,
-        observed: None,
-        container: None,
-        remediation: None,
-        evidence: String::new(),
-        twins: Vec::new(),
     }
 }
 

@@ -1,9 +1,9 @@
 use anyhow::anyhow;
 use rstest::rstest;
 
-use super::{Finding, Mismatch, Verdict, conclude, judge_twin, without_fixture};
+use super::{Finding, Mismatch, Verdict, conclude, judge_twin};
 use crate::fixture::{Shape, Twin};
-use crate::report::model::OutcomeKind;
+use crate::report::model::{CheckResult, OutcomeKind};
 
 fn mismatch(observed: &str) -> Finding {
     Finding::NotMet(Box::new(Mismatch {
@@ -20,11 +20,11 @@ fn mismatch(observed: &str) -> Finding {
 #[case(Err(Finding::Skipped("asked for".to_owned())), OutcomeKind::Skipped)]
 #[case(Err(anyhow!("the API server does not answer").into()), OutcomeKind::Error)]
 fn a_verdict_becomes_its_outcome(#[case] verdict: Verdict, #[case] expected: OutcomeKind) {
-    let mut result = without_fixture("logging/lines", Shape::Native, &anyhow!("not run"));
-    result.reason = None;
-    conclude(&mut result, verdict);
+    let mut result = CheckResult::undecided("logging/lines", Shape::Native, None, "not run".to_owned());
+    conclude(&mut result, verdict, "Look at the node.");
     assert_eq!(result.outcome, expected);
     assert_eq!(result.reason.is_none(), expected == OutcomeKind::Met);
+    assert_eq!(result.remediation.is_some(), expected == OutcomeKind::NotMet);
 }
 
 #[rstest]

@@ -54,7 +54,7 @@ fn main() -> ExitCode {
     };
     tracing_subscriber::fmt()
         .with_env_filter(
-            EnvFilter::try_from_env("SIDECHECK_LOG").unwrap_or_else(|_| EnvFilter::new("warn,sidecheck=info")),
+            EnvFilter::try_from_env("SIDECHECK_LOG").unwrap_or_else(|_| EnvFilter::new("warn,kube=off,sidecheck=info")),
         )
         .with_writer(std::io::stderr)
         .with_target(false)

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use sidecheck::cluster::Cluster;
 use sidecheck::environment;
-use sidecheck::report::assemble::{Planned, assemble, write_whole};
+use sidecheck::report::assemble::{Planned, Ran, assemble, write_whole};
 use sidecheck::report::model::{ClusterFacts, Report};
 use sidecheck::report::records::RunFolder;
 use sidecheck::report::{junit, terminal};
@@ -24,10 +24,15 @@ impl ReportLast {
             .ok()
             .and_then(|text| serde_json::from_slice(&text).ok())
             .unwrap_or_default();
-        let facts = facts(&folder).await;
-        let began = fs::metadata(folder.path())?.created().unwrap_or(SystemTime::UNIX_EPOCH);
+        let ran = Ran {
+            run,
+            command: environment::command(),
+            cluster: facts(&folder).await,
+            began: fs::metadata(folder.path())?.created().unwrap_or(SystemTime::UNIX_EPOCH),
+            duration: Duration::ZERO,
+        };
         let fixtures = environment::root().join("fixtures");
-        let report = assemble(&folder, &run, &fixtures, &planned, facts, began, Duration::ZERO)?;
+        let report = assemble(&folder, &fixtures, &planned, ran)?;
         publish(&report)?;
         conclude(&report);
         Ok(report.summary.exit_code())

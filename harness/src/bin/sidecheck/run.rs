@@ -10,7 +10,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use sidecheck::cluster::{Cluster, Target};
 use sidecheck::fixture::{self, Fixture, Shape};
-use sidecheck::report::assemble::{Planned, assemble, write_whole};
+use sidecheck::report::assemble::{Planned, Ran, assemble, write_whole};
 use sidecheck::report::model::OutcomeKind;
 use sidecheck::report::records::RunFolder;
 use sidecheck::scenario::Keep;
@@ -60,7 +60,15 @@ impl Run {
         }
 
         let fixtures = environment::root().join("fixtures");
-        let report = assemble(&folder, &run, &fixtures, &planned, facts, began, duration)?;
+        let command = environment::command_on(self.cluster.context.as_deref(), Some(&self.cluster.kubernetes));
+        let ran = Ran {
+            run: run.clone(),
+            command,
+            cluster: facts,
+            began,
+            duration,
+        };
+        let report = assemble(&folder, &fixtures, &planned, ran)?;
         publish(&report)?;
         if self.keep == Keep::Never {
             sweep(&cluster, &run).await;
