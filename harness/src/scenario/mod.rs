@@ -11,7 +11,6 @@ use std::time::Instant;
 
 use anyhow::Context;
 use futures::FutureExt;
-use futures::future::join_all;
 
 use crate::cluster::{Cluster, Target};
 use crate::environment;
@@ -108,27 +107,21 @@ where
             return Outcome(result);
         }
     };
-    let own = async {
-        let ran = run(setting, &cluster, &fixture, shape, None, &body).await;
-        (ran, began.elapsed())
-    };
-    let twins: Vec<(usize, &Twin)> = if setting.prove {
-        fixture.twins(shape).enumerate().collect()
-    } else {
-        Vec::new()
-    };
-    let twins = join_all(twins.into_iter().map(|(number, twin)| {
-        let (cluster, fixture, body) = (&cluster, &fixture, &body);
-        async move {
-            let (verdict, _) = run(setting, cluster, fixture, shape, Some((number, twin)), body).await;
-            judge_twin(twin, verdict)
+    let (verdict, measurements) = run(setting, &cluster, &fixture, shape, None, &body).await;
+    result.duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    // One after another: how much a node has to do at once is the runner's business. Trouble would meet the next twin as well.
+    if setting.prove && verdict.is_ok() {
+        for (number, twin) in fixture.twins(shape).enumerate() {
+            let (verdict, _) = run(setting, &cluster, &fixture, shape, Some((number, twin)), &body).await;
+            let trouble = matches!(verdict, Err(Finding::Error(_)));
+            result.twins.push(judge_twin(twin, verdict));
+            if trouble {
+                break;
+            }
         }
-    }));
-    let (((verdict, measurements), duration), twins) = futures::join!(own, twins);
-    result.duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    }
     result.measurements = measurements;
     conclude(&mut result, verdict, &fixture.metadata.remediation);
-    result.twins = twins;
     if result.outcome == OutcomeKind::Met
         && let Some(twin) = result.twins.iter().find(|twin| !twin.caught)
     {
