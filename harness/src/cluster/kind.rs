@@ -18,6 +18,10 @@ const PREFIX: &str = "sidecheck-";
 /// The label of a node that tells which Pod network the node image brings.
 pub(super) const NETWORK_LABEL: &str = "sidecheck.dev/network";
 
+/// The Pod network of the published node images, and that of the image built here.
+const KINDNET: &str = "kindnet";
+const PTP: &str = "ptp";
+
 /// What a cluster needs on disk, with room for the Pods' own files, in bytes.
 const DISK: u64 = 4 << 30;
 
@@ -71,27 +75,38 @@ impl KindCluster {
         lock.lock()
             .context("cannot wait for another process that brings the cluster up")?;
         let cluster = match self.connect().await {
-            Ok(cluster) => cluster,
-            Err(_) => self.create().await?,
+            Ok(cluster) if self.is_current() => cluster,
+            Ok(_) => self.create("was made with other settings").await?,
+            Err(_) => self.create("does not answer").await?,
         };
         images::load(&self.engine, &cluster, &self.name()).await?;
         Ok(cluster)
     }
 
-    async fn create(&self) -> anyhow::Result<Cluster> {
+    /// Whether the cluster was made with the settings that it would be made with now.
+    fn is_current(&self) -> bool {
+        let made = fs::read_to_string(self.configuration()).unwrap_or_default();
+        [KINDNET, PTP]
+            .iter()
+            .any(|network| serde_saphyr::to_string(&self.config(network)).is_ok_and(|wanted| wanted == made))
+    }
+
+    fn configuration(&self) -> PathBuf {
+        folder().join(format!("{}.yaml", self.name()))
+    }
+
+    /// Makes the cluster; one that exists goes, and the user learns why.
+    async fn create(&self, fault: &str) -> anyhow::Result<Cluster> {
         self.engine.probe().await?;
         self.engine.runs_privileged().await?;
         enough_disk(&environment::cache())?;
         if self.exists().await? {
-            tracing::info!(
-                "the cluster {} exists but does not answer: it is made anew",
-                self.name()
-            );
+            tracing::info!("the cluster {} exists but {fault}: it is made anew", self.name());
             self.down().await?;
         }
         let (image, network) = self.node_image().await?;
         let began = Instant::now();
-        let config = folder().join(format!("{}.yaml", self.name()));
+        let config = self.configuration();
         fs::write(&config, serde_saphyr::to_string(&self.config(network))?)?;
         let mut create = self.engine.tool("kind");
         create
@@ -128,14 +143,14 @@ impl KindCluster {
     async fn node_image(&self) -> anyhow::Result<(String, &'static str)> {
         if let Some(published) = &self.version.published_image {
             if self.engine.has_image(published).await? {
-                return Ok((published.clone(), "kindnet"));
+                return Ok((published.clone(), KINDNET));
             }
             if registry_answers().await {
                 tracing::info!("pulling {published}");
                 let mut pull = self.engine.command();
                 pull.args(["pull", published]);
                 match engine::run(&mut pull, Duration::from_secs(900)).await {
-                    Ok(_) => return Ok((published.clone(), "kindnet")),
+                    Ok(_) => return Ok((published.clone(), KINDNET)),
                     Err(error) => tracing::warn!("{error:#}; building the image instead"),
                 }
             }
@@ -146,7 +161,7 @@ impl KindCluster {
         let output = engine::run(&mut build, Duration::from_secs(3600))
             .await
             .context("the node image cannot be built; a second try goes on where this one stopped")?;
-        Ok((String::from_utf8_lossy(&output.stdout).trim().to_owned(), "ptp"))
+        Ok((String::from_utf8_lossy(&output.stdout).trim().to_owned(), PTP))
     }
 
     /// Removes the cluster and its kubeconfig.

@@ -142,6 +142,17 @@ impl Container {
         }
     }
 
+    /// Why the suite may not have seen everything of it: the API server is silent, or its log could not be read.
+    pub(crate) fn trouble(&self) -> Option<anyhow::Error> {
+        wait::trouble(&self.namespace).or_else(|| {
+            let trouble = self.printed().trouble?;
+            Some(anyhow::anyhow!(
+                "the log of {} could not be read to its end: {trouble}",
+                self.name
+            ))
+        })
+    }
+
     /// What it has printed so far.
     pub fn printed(&self) -> Printed {
         self.namespace.follower(&self.pod, &self.name).printed.borrow().clone()
@@ -178,9 +189,6 @@ impl Container {
             Ok(Some(found)) => Ok(found),
             // The Pod is gone and nothing can follow, or time is up.
             ended => {
-                if let Some(trouble) = wait::trouble(&self.namespace) {
-                    return Err(Finding::Error(trouble));
-                }
                 let when = if ended.is_ok() {
                     "by the end of the Pod".to_owned()
                 } else {

@@ -9,6 +9,7 @@ use kube::api::LogParams;
 use tokio::sync::watch;
 
 use super::state::{Pods, status};
+use crate::patience;
 use crate::timeline::Event;
 
 /// What a container has printed so far, over all its restarts.
@@ -18,6 +19,8 @@ pub struct Printed {
     pub lines: Vec<Line>,
     /// Whether nothing can follow: the Pod is gone and the log was read to its end.
     pub ended: bool,
+    /// Why lines may be missing, where the log could not be read to its end.
+    pub trouble: Option<String>,
 }
 
 /// One printed line.
@@ -83,7 +86,7 @@ async fn follow(
     printed.send_modify(|printed| printed.ended = true);
 }
 
-/// Reads one run's log to its end. An error ends the reading: the line count tells what is missing, and the Pod's state tells why.
+/// Reads one run's log to its end; begins anew where the connection breaks.
 async fn read(
     api: &Api<Pod>,
     pod: &str,
@@ -92,23 +95,37 @@ async fn read(
     previous: bool,
     printed: &watch::Sender<Printed>,
 ) {
+    const ATTEMPTS: usize = 5;
     let parameters = LogParams {
         container: Some(container.to_owned()),
         follow: !previous,
         previous,
         ..LogParams::default()
     };
-    match api.log_stream(pod, &parameters).await {
-        Ok(mut stream) => {
+    let mut known = 0;
+    for attempt in 1..=ATTEMPTS {
+        let mut passed = 0;
+        let read = async {
+            let mut stream = api.log_stream(pod, &parameters).await?;
             let mut line = Vec::new();
-            while matches!(stream.read_until(b'\n', &mut line).await, Ok(1..)) {
-                let text = String::from_utf8_lossy(&line);
-                let text = text.trim_end_matches('\n').to_owned();
-                printed.send_modify(|printed| printed.lines.push(Line { restarts, text }));
+            while stream.read_until(b'\n', &mut line).await? > 0 {
+                passed += 1;
+                if passed > known {
+                    let text = String::from_utf8_lossy(&line);
+                    let text = text.trim_end_matches('\n').to_owned();
+                    printed.send_modify(|printed| printed.lines.push(Line { restarts, text }));
+                }
                 line.clear();
             }
+            anyhow::Ok(())
+        };
+        let Err(error) = read.await else { return };
+        known = known.max(passed);
+        if attempt == ATTEMPTS {
+            printed.send_modify(|printed| printed.trouble = Some(format!("{error:#}")));
+        } else {
+            tokio::time::sleep(patience::LOOK_AGAIN).await;
         }
-        Err(error) => tracing::debug!(pod, container, %error, "the log cannot be read"),
     }
 }
 

@@ -65,11 +65,15 @@ pub fn expect(container: &Container, holds: bool, expected: impl Into<String>, o
     Err(not_met(container, expected, observed))
 }
 
-/// The finding that `container` does not show what the requirement demands.
+/// The finding that `container` does not show what the requirement demands; an error where the suite could not see all that it shows.
 pub fn not_met(container: &Container, expected: impl Into<String>, observed: impl Into<String>) -> Finding {
+    let (expected, observed) = (expected.into(), observed.into());
+    if let Some(trouble) = container.trouble() {
+        return Finding::Error(trouble.context(format!("expected {expected}, observed {observed}")));
+    }
     Finding::NotMet(Box::new(Mismatch {
-        expected: expected.into(),
-        observed: observed.into(),
+        expected,
+        observed,
         container: Some(container.name().to_owned()),
     }))
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
 use sidecheck::cluster::engine::{self, Engine};
 use sidecheck::cluster::images;
@@ -49,7 +50,10 @@ async fn push(prefix: &str) -> anyhow::Result<()> {
         let short = name.trim_start_matches(images::LOCAL_PREFIX);
         let address = format!("{}/{short}", prefix.trim_end_matches('/'));
         engine::run(engine.command().args(["tag", &name, &address]), LIMIT).await?;
-        engine::run(engine.command().args(["push", &address]), LIMIT).await?;
+        let pushed = engine::run(engine.command().args(["push", &address]), LIMIT).await;
+        // The name was needed for the push alone.
+        engine::run(engine.command().args(["rmi", &address]), LIMIT).await?;
+        pushed.with_context(|| format!("{address} cannot be pushed; log in with `{} login`", engine.program()))?;
         println!("{address}");
     }
     Ok(())
