@@ -55,9 +55,7 @@ impl Engine {
         let path = environment::value("PATH").unwrap_or_default();
         command
             .env("PATH", format!("{}:{path}", bin.display()))
-            .envs(&self.settings)
-            .stdin(Stdio::null())
-            .kill_on_drop(true);
+            .envs(&self.settings);
         command
     }
 
@@ -121,11 +119,29 @@ impl Engine {
 /// # Errors
 /// It cannot be called, takes longer than `limit`, or fails: then its own last words.
 pub async fn run(command: &mut Command, limit: Duration) -> anyhow::Result<Output> {
+    finish(command.stderr(Stdio::piped()), limit).await
+}
+
+/// Like [`run`], for a command that takes long: what it says of its progress on standard error, the user reads at once.
+///
+/// # Errors
+/// Like [`run`].
+pub async fn run_aloud(command: &mut Command, limit: Duration) -> anyhow::Result<Output> {
+    finish(command.stderr(Stdio::inherit()), limit).await
+}
+
+async fn finish(command: &mut Command, limit: Duration) -> anyhow::Result<Output> {
     let name = command.as_std().get_program().to_string_lossy().into_owned();
-    let output = tokio::time::timeout(limit, command.output())
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("{name} cannot be called"))?;
+    let output = tokio::time::timeout(limit, child.wait_with_output())
         .await
         .with_context(|| format!("{name} did not end within {limit:?}"))?
-        .with_context(|| format!("{name} cannot be called"))?;
+        .with_context(|| format!("{name} cannot be waited for"))?;
     if !output.status.success() {
         const SHOWN: usize = 12;
         let text = String::from_utf8_lossy(&output.stderr);

@@ -29,9 +29,7 @@ pub async fn archive() -> anyhow::Result<PathBuf> {
         return Ok(archive.into());
     }
     let script = environment::root().join("scripts/images");
-    let mut command = Command::new(&script);
-    command.stderr(std::process::Stdio::inherit());
-    let output = engine::run(&mut command, Duration::from_secs(1800))
+    let output = engine::run_aloud(&mut Command::new(&script), Duration::from_secs(1800))
         .await
         .context("the fixtures' images cannot be built")?;
     Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))

@@ -157,8 +157,8 @@ impl KindCluster {
         }
         let script = environment::root().join("scripts/node-image");
         let mut build = tokio::process::Command::new(script);
-        build.arg(&self.version.minor).stderr(std::process::Stdio::inherit());
-        let output = engine::run(&mut build, Duration::from_secs(3600))
+        build.arg(&self.version.minor);
+        let output = engine::run_aloud(&mut build, Duration::from_secs(3600))
             .await
             .context("the node image cannot be built; a second try goes on where this one stopped")?;
         Ok((String::from_utf8_lossy(&output.stdout).trim().to_owned(), PTP))
