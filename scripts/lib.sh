@@ -70,4 +70,6 @@ go_in_cache() {
   command -v go >/dev/null || die "go is not installed, and $1 is built with it: install Go (https://go.dev/dl), then run this again"
   export GOMODCACHE=$cache/go/mod GOCACHE=$cache/go/build GOBIN=$cache/bin GOWORK=off
   export GOFLAGS='-modcacherw -trimpath -buildvcs=false'
+  # The compiler spends a sixth of its time on memory that need not be freed.
+  export GOGC=400
 }
