@@ -179,7 +179,7 @@ pub struct CheckResult {
     /// What to do about it, where the requirement was not met.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remediation: Option<String>,
-    /// The folder with the evidence, relative to the report.
+    /// The folder with the evidence, relative to `target/sidecheck`.
     pub evidence: String,
     /// What the check measured on its way; the outcome does not depend on it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -1,7 +1,7 @@
 //! `sidecheck report`
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
@@ -75,17 +75,20 @@ fn last_run() -> anyhow::Result<(RunFolder, String)> {
     Ok((RunFolder::new(&environment::results(), &run), run))
 }
 
-/// Writes the report's files and tells where they are.
-pub fn publish(report: &Report) -> anyhow::Result<Vec<PathBuf>> {
+/// Writes the report's files: where the last run's are found, and into the run's own folder, which no later run writes to.
+pub fn publish(report: &Report) -> anyhow::Result<()> {
     let results = environment::results();
+    let own = RunFolder::new(&results, &report.run);
     let files = [
-        (results.join("report.json"), serde_json::to_string_pretty(report)?),
-        (results.join("junit.xml"), junit::render(report)?),
+        ("report.json", serde_json::to_string_pretty(report)?),
+        ("junit.xml", junit::render(report)?),
     ];
-    for (path, text) in &files {
-        write_whole(path, text.as_bytes()).context("the report cannot be written")?;
+    for (name, text) in &files {
+        for folder in [own.path(), &results] {
+            write_whole(&folder.join(name), text.as_bytes()).context("the report cannot be written")?;
+        }
     }
-    Ok(files.into_iter().map(|(path, _)| path).collect())
+    Ok(())
 }
 
 /// Prints the result; the closing line is the last one.
