@@ -175,9 +175,7 @@ async fn localhost_both_ways(#[values(Classic, Native)] shape: Shape) -> Outcome
 async fn config_mount_is_read_only(#[values(Classic, Native)] shape: Shape) -> Outcome {
     check("config-reload/config-mount-is-read-only", shape, async |pod| {
         for (container, folder) in [(pod.main(), "/etc/nginx/conf.d"), (pod.sidecar(), "/config")] {
-            let written = container.ask(&format!("write {folder}/default.conf mine")).await?;
-            let refused = written.text("error") == "EROFS";
-            expect(&container, refused, "a read-only file system", written.to_string())?;
+            properties::is_read_only(&container, &format!("write {folder}/default.conf mine")).await?;
         }
         Ok(())
     })
@@ -191,11 +189,8 @@ async fn shared_volume_both_ways(#[values(Classic, Native)] shape: Shape) -> Out
     check("config-reload/shared-volume-both-ways", shape, async |pod| {
         for (writer, reader) in [(pod.main(), pod.sidecar()), (pod.sidecar(), pod.main())] {
             let file = format!("/shared/from-{}", writer.name());
-            writer.ask(&format!("write {file} by {}", writer.name())).await?;
-            let read = reader.ask(&format!("read {file}")).await?;
-            let expected = format!("by {}", writer.name());
-            let same = read.text("content").trim_end() == expected;
-            expect(&reader, same, format!("“{expected}” in {file}"), read.to_string())?;
+            let line = format!("by {}", writer.name());
+            properties::sees_at_once((&writer, &file), (&reader, &file), &line).await?;
         }
         Ok(())
     })
@@ -245,13 +240,8 @@ async fn sigterm_reaches_every_container(#[values(Classic, Native)] shape: Shape
     check("config-reload/sigterm-reaches-every-container", shape, async |pod| {
         let (main, reloader) = (pod.main(), pod.sidecar());
         properties::deleted(pod).await?;
-        let told = main
-            .printed()
-            .texts()
-            .any(|line| line.contains("signal 3 (SIGQUIT) received"));
-        expect(&main, told, "nginx to log SIGQUIT", "no line about SIGQUIT in its log")?;
-        let told = reloader.events().iter().any(|event| event.event == "sigterm");
-        expect(&reloader, told, "the event “sigterm”", "no event “sigterm” in its log")
+        properties::nginx_was_told(&main)?;
+        properties::recorded(&reloader, "sigterm").map(drop)
     })
     .await
 }

@@ -105,6 +105,13 @@ pub async fn sees_at_once(
     expect(reader, last == line, expected, format!("“{last}”"))
 }
 
+/// The agent in `container` cannot carry out a statement that changes a file, because the file system is read-only.
+pub async fn is_read_only(container: &Container, change: &str) -> Verdict {
+    let event = container.ask(change).await?;
+    let refused = event.text("error") == "EROFS";
+    expect(container, refused, format!("EROFS for “{change}”"), event.to_string())
+}
+
 /// By the time `shipper` has printed a line with `marker`, it has printed COUNT lines with `start` and a number, from 1 on and in order.
 pub async fn ships_in_order(shipper: &Container, start: &str, count: usize, marker: &str) -> Verdict {
     let numbers = shipper
@@ -125,41 +132,54 @@ fn leading_number(text: &str) -> usize {
     text[..end.unwrap_or(text.len())].parse().unwrap_or_default()
 }
 
-/// The URLs under which a server on localhost of its Pod is to be reached: by name, by IPv4, and by IPv6 where the Pod has it.
-/// The agent in `server` listens on 127.0.0.1 already; on IPv6 it is told to.
-pub async fn loopback_addresses(server: &Container, port: u16, body: &str) -> anyhow::Result<Vec<String>> {
-    let mut addresses = vec![format!("http://localhost:{port}/"), format!("http://127.0.0.1:{port}/")];
-    if server.identity().await?.has_ipv6_loopback() {
-        server.tell(&format!("serve [::1]:{port} body {body}")).await?;
-        addresses.push(format!("http://[::1]:{port}/"));
+/// The URLs of `port` on localhost as `container` has it: by name, by IPv4, and by IPv6 where the Pod has that.
+async fn loopback_urls(container: &Container, port: u16) -> anyhow::Result<Vec<String>> {
+    let mut hosts = vec!["localhost", "127.0.0.1"];
+    if container.identity().await?.has_ipv6_loopback() {
+        hosts.push("[::1]");
     }
-    Ok(addresses)
+    Ok(hosts.iter().map(|host| format!("http://{host}:{port}/")).collect())
 }
 
-/// A GET of `url` by the agent in `from` is answered with 200, and `text` is in the body.
-pub async fn gets(from: &Container, url: &str, text: &str) -> Verdict {
+/// Like [`loopback_urls`], of an agent that listens on 127.0.0.1 already; on IPv6 it is told to.
+pub async fn loopback_addresses(server: &Container, port: u16, body: &str) -> anyhow::Result<Vec<String>> {
+    let urls = loopback_urls(server, port).await?;
+    if urls.iter().any(|url| url.contains("[::1]")) {
+        server.tell(&format!("serve [::1]:{port} body {body}")).await?;
+    }
+    Ok(urls)
+}
+
+/// A GET of `url` by the agent in `from` is answered with 200 and nothing but `page`.
+pub async fn gets(from: &Container, url: &str, page: &str) -> Verdict {
+    answers(from, url, page, |body| body.trim_end() == page).await
+}
+
+/// A GET of `url` by the agent in `from` is answered with 200 and a page that has this line.
+pub async fn gets_line(from: &Container, url: &str, line: &str) -> Verdict {
+    answers(from, url, line, |body| body.lines().any(|candidate| candidate == line)).await
+}
+
+async fn answers(from: &Container, url: &str, text: &str, right: impl Fn(&str) -> bool) -> Verdict {
     let answer = from.ask(&format!("call {url} within 8s")).await?;
-    let good = answer.number("status") == Some(200) && answer.text("body").contains(text);
+    let good = answer.number("status") == Some(200) && right(answer.text("body"));
     expect(from, good, format!("“{text}” from {url}"), answer.to_string())
 }
 
-/// Like [`gets`], through the Service of that name, which may take a moment to lead anywhere.
-pub async fn gets_from_service(from: &Container, service: &str, text: &str) -> Verdict {
+/// Waits until the Service of that name leads `from` somewhere: its rules reach the node a moment after the Pod is ready.
+pub async fn service_leads_somewhere(from: &Container, service: &str) -> Verdict {
     let connect = format!("connect {service}:80");
     eventually(from, "a connection to the Service", patience::REACTION, async || {
         let event = from.ask(&connect).await?;
         Ok((event.event == "connected").then_some(()).ok_or(event.to_string()))
     })
-    .await?;
-    gets(from, &format!("http://{service}/"), text).await
+    .await
 }
 
-/// `from` gets `text` at `port` of localhost, by name and by every version of IP that the loopback interface has.
-pub async fn gets_on_localhost(from: &Container, port: u16, text: &str) -> Verdict {
-    gets(from, &format!("http://localhost:{port}/"), text).await?;
-    gets(from, &format!("http://127.0.0.1:{port}/"), text).await?;
-    if from.identity().await?.has_ipv6_loopback() {
-        gets(from, &format!("http://[::1]:{port}/"), text).await?;
+/// `from` gets `page` at `port` of localhost, by name and by every version of IP that the loopback interface has.
+pub async fn gets_on_localhost(from: &Container, port: u16, page: &str) -> Verdict {
+    for url in loopback_urls(from, port).await? {
+        gets(from, &url, page).await?;
     }
     Ok(())
 }
@@ -180,7 +200,7 @@ pub async fn eats(container: &Container, bytes: &str) -> Verdict {
             "the kernel to end it",
             format!("it ate {bytes} and lived"),
         )),
-        Err(silent) => Ok(container.ended(&before).await.map_err(|_| silent)?),
+        Err(silent) => Ok(container.run_ended(&before).await.map_err(|_| silent)?),
     }
 }
 
@@ -228,6 +248,15 @@ pub async fn deleted(pod: &ScenarioPod) -> Verdict {
     }
     pod.deleted().await?;
     Ok(())
+}
+
+/// What nginx logs of the stop signal that its image declares.
+pub const SIGQUIT: &str = "signal 3 (SIGQUIT) received";
+
+/// nginx in `container` has logged its stop signal.
+pub fn nginx_was_told(container: &Container) -> Verdict {
+    let told = container.printed().texts().any(|line| line.contains(SIGQUIT));
+    expect(container, told, format!("nginx's line “{SIGQUIT}”"), "no such line")
 }
 
 /// When the Pod is deleted, the sidecar records its `sigterm` after main has recorded that it `ended`.

@@ -26,7 +26,8 @@ async fn page_is_served_through_the_proxy(#[values(Classic, Native)] shape: Shap
         let (through, direct) = (pod.http(80).await?, pod.http(8080).await?);
         shows(&proxy, &through.get("/").await?, 200, PAGE)?;
         properties::gets(&client, &format!("http://{}/", pod.ip()?), PAGE).await?;
-        properties::gets_from_service(&client, "app", PAGE).await?;
+        properties::service_leads_somewhere(&client, "app").await?;
+        properties::gets(&client, "http://app/", PAGE).await?;
         shows(&main, &direct.get("/").await?, 200, PAGE)?;
         shows(&proxy, &through.get("/proxy").await?, 200, "nginx")?;
         shows(&main, &direct.get("/proxy").await?, 404, "File not found")
@@ -104,9 +105,7 @@ async fn config_volume_is_read_only(#[values(Classic, Native)] shape: Shape) -> 
             "remove {}/default.conf",
         ] {
             let change = change.replace("{}", "/etc/nginx/conf.d");
-            let event = proxy.ask(&change).await?;
-            let refused = event.text("error") == "EROFS";
-            expect(&proxy, refused, format!("EROFS for “{change}”"), event.to_string())?;
+            properties::is_read_only(&proxy, &change).await?;
         }
         Ok(())
     })
@@ -187,15 +186,10 @@ async fn sigterm_reaches_every_container(#[values(Classic, Native)] shape: Shape
     check("reverse-proxy/sigterm-reaches-every-container", shape, async |pod| {
         properties::deleted(pod).await?;
         properties::recorded(&pod.main(), "sigterm")?;
-        let proxy = pod.sidecar();
-        let signalled = proxy.printed().texts().any(|line| line.contains(SIGNALLED));
-        expect(&proxy, signalled, format!("nginx's line “{SIGNALLED}”"), "no such line")
+        properties::nginx_was_told(&pod.sidecar())
     })
     .await
 }
-
-/// What nginx logs of its stop signal.
-const SIGNALLED: &str = "signal 3 (SIGQUIT) received";
 
 /// In the proxy's log, the hook's last words stand before nginx's stop signal.
 #[rstest]
@@ -205,13 +199,15 @@ async fn prestop_runs_before_sigterm(#[values(Classic, Native)] shape: Shape) ->
         const HOOK: &str = "the hook has ended";
         properties::deleted(pod).await?;
         let printed = pod.sidecar().printed();
-        let order = printed.texts().filter(|line| *line == HOOK || line.contains(SIGNALLED));
+        let order = printed
+            .texts()
+            .filter(|line| *line == HOOK || line.contains(properties::SIGQUIT));
         let order: Vec<_> = order.collect();
         let right = matches!(order[..], [HOOK, _]);
         expect(
             &pod.sidecar(),
             right,
-            format!("“{HOOK}”, then “{SIGNALLED}”"),
+            format!("“{HOOK}”, then “{}”", properties::SIGQUIT),
             order.join(" ⏎ "),
         )
     })

@@ -2,7 +2,7 @@
 
 use rstest::rstest;
 use sidecheck::Shape::{self, Classic, Native};
-use sidecheck::{Container, Finding, Outcome, ScenarioPod, check, eventually, expect, patience};
+use sidecheck::{Container, Finding, Outcome, ScenarioPod, check, expect};
 
 use crate::properties;
 
@@ -53,16 +53,8 @@ async fn reached_through_the_service(#[values(Classic, Native)] shape: Shape) ->
     check("timestamped-page/reached-through-the-service", shape, async |pod| {
         let client = pod.other("client").main();
         let line = next_line(&pod.sidecar()).await?;
-        // The Service's rules reach the node a moment after the Pod is ready.
-        let page = eventually(&client, "an answer of the Service", patience::REACTION, async || {
-            let answer = client.ask("call http://page/").await?;
-            Ok(match answer.number("status") {
-                Some(200) => Ok(answer.text("body").to_owned()),
-                _ => Err(answer.to_string()),
-            })
-        })
-        .await?;
-        expect(&client, page.contains(&line), format!("a page with “{line}”"), page)
+        properties::service_leads_somewhere(&client, "page").await?;
+        properties::gets_line(&client, "http://page/", &line).await
     })
     .await
 }
@@ -84,8 +76,8 @@ async fn localhost_reaches_nginx(#[values(Classic, Native)] shape: Shape) -> Out
     check("timestamped-page/localhost-reaches-nginx", shape, async |pod| {
         let (writer, client) = (pod.sidecar(), pod.other("client").main());
         let line = next_line(&writer).await?;
-        properties::gets(&writer, "http://localhost/", &line).await?;
-        properties::gets(&client, &format!("http://{}/", pod.ip()?), &line).await?;
+        properties::gets_line(&writer, "http://localhost/", &line).await?;
+        properties::gets_line(&client, &format!("http://{}/", pod.ip()?), &line).await?;
         properties::is_refused(&client, "http://localhost/").await
     })
     .await
@@ -149,14 +141,7 @@ async fn stop_signals_reach_both_containers(#[values(Classic, Native)] shape: Sh
         shape,
         async |pod| {
             properties::deleted(pod).await?;
-            let nginx = pod.main();
-            let told = nginx.printed().texts().any(|line| line.contains("(SIGQUIT) received"));
-            expect(
-                &nginx,
-                told,
-                "the line that nginx has received SIGQUIT",
-                "no line with SIGQUIT",
-            )?;
+            properties::nginx_was_told(&pod.main())?;
             properties::recorded(&pod.sidecar(), "sigterm").map(drop)
         },
     )

@@ -429,7 +429,7 @@ impl Container {
             }
             Ok(_) => Ok(()),
             // The container may end before it has answered.
-            Err(silent) => self.ended(&before).await.map_err(|_| silent),
+            Err(silent) => self.run_ended(&before).await.map_err(|_| silent),
         }
     }
 
@@ -437,7 +437,7 @@ impl Container {
     ///
     /// # Errors
     /// It goes on for [`patience::REACTION`].
-    pub async fn ended(&self, run: &Run) -> anyhow::Result<()> {
+    pub async fn run_ended(&self, run: &Run) -> anyhow::Result<()> {
         let goes_on = |state: &state::PodState| {
             let status = state::status(&state.pod, &self.name);
             status.is_some_and(|status| {

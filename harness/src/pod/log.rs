@@ -124,6 +124,7 @@ async fn read(
         if attempt == ATTEMPTS {
             printed.send_modify(|printed| printed.trouble = Some(format!("{error:#}")));
         } else {
+            // A connection that broke is not mended by asking at once; nothing tells when it is.
             tokio::time::sleep(patience::LOOK_AGAIN).await;
         }
     }

@@ -114,9 +114,10 @@ pub(crate) fn api_for(client: &Client, namespace: &str, api_version: &str, kind:
 /// requests by the dozen. Pods that have gone by then spare it that, and stop using the node at once.
 pub(super) async fn discard(namespace: &Namespace) {
     let namespaces: Api<K8sNamespace> = Api::all(namespace.client.clone());
+    let soon = DeleteParams::background().grace_period(1);
     let deletion = async {
-        let soon = DeleteParams::background().grace_period(1);
-        namespace.api().delete_collection(&soon, &ListParams::default()).await?;
+        // Where this fails, the namespace's own deletion takes the Pods along.
+        let _ = namespace.api().delete_collection(&soon, &ListParams::default()).await;
         namespaces.delete(&namespace.name, &DeleteParams::background()).await
     };
     if let Err(error) = limited("delete the namespace", deletion).await {
