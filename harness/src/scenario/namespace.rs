@@ -18,7 +18,7 @@ use crate::pod::{Namespace, ScenarioPod};
 /// The label that tells which run a namespace belongs to.
 pub const RUN_LABEL: &str = "sidecheck.dev/run";
 /// The annotation that tells which check a namespace belongs to.
-pub const CHECK_LABEL: &str = "sidecheck.dev/check";
+pub const CHECK_ANNOTATION: &str = "sidecheck.dev/check";
 /// Who applies the objects, for server-side apply.
 const MANAGER: &str = "sidecheck";
 
@@ -29,7 +29,7 @@ pub(super) async fn create(client: &Client, run: &str, check: &str) -> anyhow::R
         "metadata": {
             "name": name,
             "labels": {RUN_LABEL: run, "app.kubernetes.io/managed-by": MANAGER},
-            "annotations": {CHECK_LABEL: check},
+            "annotations": {CHECK_ANNOTATION: check},
         },
     }))?;
     let namespaces: Api<K8sNamespace> = Api::all(client.clone());
