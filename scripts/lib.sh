@@ -70,6 +70,10 @@ go_in_cache() {
   command -v go >/dev/null || die "go is not installed, and $1 is built with it: install Go (https://go.dev/dl), then run this again"
   export GOMODCACHE=$cache/go/mod GOCACHE=$cache/go/build GOBIN=$cache/bin GOWORK=off
   export GOFLAGS='-modcacherw -trimpath -buildvcs=false'
+  # A killed build leaves gigabytes behind: where the next one finds them. The calling script is the only one of its name.
+  export GOTMPDIR=$cache/go/tmp/${0##*/}
+  rm -rf "$GOTMPDIR"
+  mkdir -p "$GOTMPDIR"
   # The compiler spends a sixth of its time on memory that need not be freed.
   export GOGC=400
 }

@@ -21,7 +21,7 @@ use crate::report::records::RunFolder;
 use crate::report::terminal;
 
 pub(crate) use namespace::api_for;
-pub use namespace::{CHECK_ANNOTATION, RUN_LABEL, remove_namespaces, wait_until_gone};
+pub use namespace::{RUN_LABEL, remove_namespaces, wait_until_gone};
 pub use outcome::{Finding, Mismatch, Verdict, expect, not_met};
 
 /// A check's result as the value of a test function: the test passes unless the outcome is `not met` or `error`.

@@ -18,7 +18,7 @@ use crate::pod::{Namespace, ScenarioPod};
 /// The label that tells which run a namespace belongs to.
 pub const RUN_LABEL: &str = "sidecheck.dev/run";
 /// The annotation that tells which check a namespace belongs to.
-pub const CHECK_ANNOTATION: &str = "sidecheck.dev/check";
+const CHECK_ANNOTATION: &str = "sidecheck.dev/check";
 /// Who applies the objects, for server-side apply.
 const MANAGER: &str = "sidecheck";
 
