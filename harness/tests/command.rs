@@ -65,6 +65,18 @@ fn a_context_that_does_not_exist_is_told_with_those_that_do() {
     says(&output, 2, &["the kubeconfig has no context “prod”; it has: staging"]);
 }
 
+#[test]
+fn a_kubeconfig_that_does_not_exist_is_told_once() {
+    let cache = TempDir::new().expect("a folder");
+    let output = call(cache.path(), &["run", "--context", "prod"])
+        .env("KUBECONFIG", cache.path().join("absent"))
+        .output()
+        .expect("the command");
+    says(&output, 2, &["the context “prod” cannot be found: ", "absent"]);
+    let told = String::from_utf8_lossy(&output.stderr).matches("No such file").count();
+    assert_eq!(told, 1);
+}
+
 /// The engine's settings with one changed, below `cache`.
 fn engine_settings(cache: &Path, containers_conf: Option<&str>) -> bool {
     let Ok(settings) = fs::read_to_string(environment::cache().join("engine/env")) else {

@@ -75,7 +75,9 @@ impl Cluster {
     pub async fn connect_to(target: Target) -> anyhow::Result<Self> {
         let (kubeconfig, context) = match &target {
             Target::Context(name) => {
-                let kubeconfig = Kubeconfig::read().context("your kubeconfig cannot be read")?;
+                // kube's message tells its cause itself; as a chain it would be told twice.
+                let kubeconfig = Kubeconfig::read()
+                    .map_err(|error| anyhow::anyhow!("the context “{name}” cannot be found: {error}"))?;
                 let known: Vec<&str> = kubeconfig
                     .contexts
                     .iter()
