@@ -203,6 +203,7 @@ async fn shared_volume_both_ways(#[values(Classic, Native)] shape: Shape) -> Out
 async fn reloader_restarts_alone(#[values(Classic, Native)] shape: Shape) -> Outcome {
     check("config-reload/reloader-restarts-alone", shape, async |pod| {
         let (http, main, reloader) = (pod.http(80).await?, pod.main(), pod.sidecar());
+        watching(&reloader).await?;
         serves(pod, &http, AT_FIRST).await?;
         properties::restarts_alone(&reloader, &main, async || {
             main.ask("signal sh KILL").await?;

@@ -31,11 +31,10 @@ async fn containers_share_one_ip(#[values(Classic, Native)] shape: Shape) -> Out
 #[tokio::test]
 async fn sidecar_restarts_alone(#[values(Classic, Native)] shape: Shape) -> Outcome {
     check("logging/sidecar-restarts-alone", shape, async |pod| {
-        properties::restarts_alone(&pod.sidecar(), &pod.main(), async || pod.sidecar().signal("TERM").await).await?;
-        pod.main()
-            .tell("append-text /var/log/app.log after the restart")
-            .await?;
-        pod.sidecar()
+        let (main, shipper) = (pod.main(), pod.sidecar());
+        properties::restarts_alone(&shipper, &main, async || shipper.terminate().await).await?;
+        main.tell("append-text /var/log/app.log after the restart").await?;
+        shipper
             .prints_line("the line “after the restart”", |line| line == "after the restart")
             .await?;
         Ok(())
@@ -185,7 +184,7 @@ async fn shared_files_survive_a_restart(#[values(Classic, Native)] shape: Shape)
     check("logging/shared-files-survive-a-restart", shape, async |pod| {
         let (main, shipper) = (pod.main(), pod.sidecar());
         main.tell("append-text /var/log/app.log before the restart").await?;
-        properties::restarts_alone(&main, &shipper, async || main.signal("TERM").await).await?;
+        properties::restarts_alone(&main, &shipper, async || main.terminate().await).await?;
         for container in [&main, &shipper] {
             let found = properties::content(container, "/var/log/app.log").await?;
             expect(
@@ -206,7 +205,7 @@ async fn shared_files_survive_a_restart(#[values(Classic, Native)] shape: Shape)
 async fn main_restarts_alone(#[values(Classic, Native)] shape: Shape) -> Outcome {
     check("logging/main-restarts-alone", shape, async |pod| {
         let (main, shipper) = (pod.main(), pod.sidecar());
-        properties::restarts_alone(&main, &shipper, async || main.signal("TERM").await).await?;
+        properties::restarts_alone(&main, &shipper, async || main.terminate().await).await?;
         main.tell("append-text /var/log/app.log from the second run").await?;
         shipper
             .prints_line("the line of the second run", |line| line == "from the second run")

@@ -76,12 +76,14 @@ async fn status_file_is_seen_at_once(#[values(Classic, Native)] shape: Shape) ->
 async fn main_restarts_alone(#[values(Classic, Native)] shape: Shape) -> Outcome {
     check("monitoring/main-restarts-alone", shape, async |pod| {
         let (main, poller) = (pod.main(), pod.sidecar());
+        let answer = format!("answer {PAGE}");
+        poller.prints_line("an answer of main", |line| line == answer).await?;
         let crash = async || main.signal_program("python3", "KILL").await;
         properties::restarts_alone(&main, &poller, crash).await?;
         // The first of the two may have been under way before main was back.
         let printed = poller.prints_more(2).await?;
         let last = printed.texts().last().unwrap_or_default();
-        expect(&poller, last == format!("answer {PAGE}"), "an answer of main", last)
+        expect(&poller, last == answer, "an answer of main", last)
     })
     .await
 }

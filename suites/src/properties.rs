@@ -6,6 +6,8 @@ use sidecheck::{Container, Finding, ScenarioPod, Verdict, eventually, expect, no
 /// All containers of `pod` see one network namespace, one set of addresses with the Pod's IP in it and one host name; `other` differs.
 pub async fn share_one_ip(pod: &ScenarioPod, other: &ScenarioPod) -> Verdict {
     let (main, sidecar) = (pod.main(), pod.sidecar());
+    // A container runs before its program does, and a program that leaves the Pod's network needs a moment for that.
+    sidecar.prints_line("a first line", |_| true).await?;
     let (ours, theirs) = (main.identity().await?, sidecar.identity().await?);
     let ip = pod.ip()?;
     let expected = format!("host name {}, interfaces {:?}", ours.hostname, ours.interfaces);

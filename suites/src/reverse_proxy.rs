@@ -43,7 +43,7 @@ async fn main_down_means_502_and_recovery(#[values(Classic, Native)] shape: Shap
         let (main, proxy) = (pod.main(), pod.sidecar());
         let untouched = proxy.run()?;
         main.tell("write /gate/closed yes").await?;
-        properties::restarts_alone(&main, &proxy, async || main.signal("TERM").await).await?;
+        properties::restarts_alone(&main, &proxy, async || main.terminate().await).await?;
         let http = pod.http(80).await?;
         shows(&proxy, &http.get("/").await?, 502, "Bad Gateway")?;
         main.tell("remove /gate/closed").await?;

@@ -108,6 +108,7 @@ async fn sidecar_restarts_alone(#[values(Classic, Native)] shape: Shape) -> Outc
     check("timestamped-page/sidecar-restarts-alone", shape, async |pod| {
         let (nginx, writer) = (pod.main(), pod.sidecar());
         let image = "localhost/sidecheck/python:v1";
+        next_line(&writer).await?;
         properties::restarts_alone(&writer, &nginx, async || pod.set_image(&writer, image).await).await?;
         serves_new_lines(pod).await
     })
@@ -126,6 +127,7 @@ async fn main_restarts_alone(#[values(Classic, Native)] shape: Shape) -> Outcome
                 .await
                 .map(|_| ())
         };
+        next_line(&writer).await?;
         properties::restarts_alone(&nginx, &writer, fail).await?;
         serves_new_lines(pod).await
     })

@@ -389,12 +389,22 @@ impl Container {
             .with_context(|| format!("the identity of {} is not understood", self.name))
     }
 
-    /// Sends a signal to the container's first process. Where Pods share their processes, that is not the container's own.
+    /// Sends SIGTERM to the container's first process. Where Pods share their processes, that is not the container's own.
+    ///
+    /// The kernel discards what a first process neither handles nor blocks, and a container runs before its program does either:
+    /// so this waits until it does.
     ///
     /// # Errors
-    /// The signal cannot be sent.
-    pub async fn signal(&self, signal: &str) -> anyhow::Result<()> {
-        self.signal_program("1", signal).await
+    /// `not met` where it does neither within [`patience::REACTION`]; the signal cannot be sent.
+    pub async fn terminate(&self) -> Result<(), Finding> {
+        let expected = "a first process that handles SIGTERM";
+        wait::eventually(self, expected, patience::REACTION, async || {
+            let status = self.ask("read /proc/1/status").await?;
+            let obeys = obeys_sigterm(status.text("content"));
+            Ok(obeys.then_some(()).ok_or("it has no handler".to_owned()))
+        })
+        .await?;
+        Ok(self.signal_program("1", "TERM").await?)
     }
 
     /// Like [`Self::tell`], for a statement that causes one event.
@@ -496,6 +506,16 @@ impl Container {
     }
 }
 
+/// Whether a process with this `/proc/PID/status` handles or blocks SIGTERM.
+fn obeys_sigterm(status: &str) -> bool {
+    const SIGTERM: u64 = 1 << 14;
+    status
+        .lines()
+        .filter_map(|line| line.strip_prefix("SigCgt:").or_else(|| line.strip_prefix("SigBlk:")))
+        .filter_map(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .any(|mask| mask & SIGTERM != 0)
+}
+
 /// The last lines that were printed, for a message.
 pub(super) fn last_lines(printed: &Printed) -> String {
     const SHOWN: usize = 5;
@@ -505,4 +525,22 @@ pub(super) fn last_lines(printed: &Printed) -> String {
     }
     let last = &lines[lines.len().saturating_sub(SHOWN)..];
     format!("its last lines of {}: {}", lines.len(), last.join(" ⏎ "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::obeys_sigterm;
+
+    #[test]
+    fn sigterm_is_obeyed_where_it_is_handled_or_blocked() {
+        let status = |blocked: &str, ignored: &str, caught: &str| {
+            obeys_sigterm(&format!(
+                "Name:\tsh\nSigBlk:\t{blocked}\nSigIgn:\t{ignored}\nSigCgt:\t{caught}\n"
+            ))
+        };
+        assert!(status("0000000000000000", "0000000000000000", "0000000000004000"));
+        assert!(status("0000000000014a07", "0000000000000000", "0000000000000000"));
+        assert!(!status("0000000000000000", "0000000000004000", "0000000000010002"));
+        assert!(!obeys_sigterm(""));
+    }
 }
