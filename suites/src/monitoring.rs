@@ -16,8 +16,13 @@ async fn poller_sees_main_come_and_go(#[values(Classic, Native)] shape: Shape) -
     check("monitoring/poller-sees-main-come-and-go", shape, async |pod| {
         let (main, poller) = (pod.main(), pod.sidecar());
         let before = main.run()?;
+        // Of two lines, the first may tell of a poll that began before; that goes for each pair.
         poller.prints_more(2).await?;
+        main.tell("write /gate/closed yes").await?;
         main.signal_program("python3", "KILL").await?;
+        main.run_ended(&before).await?;
+        poller.prints_more(2).await?;
+        poller.tell("remove /gate/closed").await?;
         main.restarted_since(&before).await?;
         let printed = poller.prints_more(2).await?;
         let mut seen: Vec<_> = printed.texts().filter_map(|line| line.split(' ').next()).collect();
