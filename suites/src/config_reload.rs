@@ -205,11 +205,7 @@ async fn reloader_restarts_alone(#[values(Classic, Native)] shape: Shape) -> Out
         let (http, main, reloader) = (pod.http(80).await?, pod.main(), pod.sidecar());
         watching(&reloader).await?;
         serves(pod, &http, AT_FIRST).await?;
-        properties::restarts_alone(&reloader, &main, async || {
-            main.ask("signal sh KILL").await?;
-            anyhow::Ok(())
-        })
-        .await?;
+        properties::restarts_alone(&reloader, &main, async || main.signal_program("sh", "KILL").await).await?;
         takes_effect(pod, &http, nginx_says(UPDATES[0]), UPDATES[0]).await
     })
     .await
@@ -224,8 +220,7 @@ async fn main_restarts_alone(#[values(Classic, Native)] shape: Shape) -> Outcome
         watching(&reloader).await?;
         serves(pod, &http, AT_FIRST).await?;
         properties::restarts_alone(&main, &reloader, async || {
-            reloader.ask("signal nginx QUIT").await?;
-            anyhow::Ok(())
+            reloader.signal_program("nginx", "QUIT").await
         })
         .await?;
         serves(pod, &http, AT_FIRST).await?;
