@@ -105,7 +105,7 @@ async fn main_restarts_alone(#[values(Classic, Native)] shape: Shape) -> Outcome
 async fn poller_restarts_alone(#[values(Classic, Native)] shape: Shape) -> Outcome {
     check("monitoring/poller-restarts-alone", shape, async |pod| {
         let (main, poller) = (pod.main(), pod.sidecar());
-        let end = async || poller.tell("write /tmp/end now").await.map(drop);
+        let end = async || poller.tell_its_end("write /tmp/end now").await;
         properties::restarts_alone(&poller, &main, end).await?;
         let answered = |line: &sidecheck::pod::Line| line.restarts == 1 && line.text == format!("answer {PAGE}");
         poller

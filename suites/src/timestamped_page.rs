@@ -121,12 +121,7 @@ async fn sidecar_restarts_alone(#[values(Classic, Native)] shape: Shape) -> Outc
 async fn main_restarts_alone(#[values(Classic, Native)] shape: Shape) -> Outcome {
     check("timestamped-page/main-restarts-alone", shape, async |pod| {
         let (nginx, writer) = (pod.main(), pod.sidecar());
-        let fail = async || {
-            nginx
-                .tell("write /tmp/unhealthy for the liveness probe")
-                .await
-                .map(|_| ())
-        };
+        let fail = async || nginx.tell_its_end("write /tmp/unhealthy for the liveness probe").await;
         next_line(&writer).await?;
         properties::restarts_alone(&nginx, &writer, fail).await?;
         serves_new_lines(pod).await

@@ -431,14 +431,20 @@ impl Container {
     /// # Errors
     /// The signal cannot be sent.
     pub async fn signal_program(&self, program: &str, signal: &str) -> anyhow::Result<()> {
+        self.tell_its_end(&format!("signal {program} {signal}")).await
+    }
+
+    /// Like [`Self::ask`], for a statement that may end the container before the agent has answered.
+    ///
+    /// # Errors
+    /// The statement cannot be carried out; there is no answer, and the container goes on.
+    pub async fn tell_its_end(&self, statement: &str) -> anyhow::Result<()> {
         let before = self.run()?;
-        match self.ask(&format!("signal {program} {signal}")).await {
+        match self.ask(statement).await {
             Ok(event) if event.event == "failed" => {
-                let why = event.text("message");
-                bail!("{signal} was not sent to {program} in {}: {why}", self.name)
+                bail!("“{statement}” failed in {}: {}", self.name, event.text("message"))
             }
             Ok(_) => Ok(()),
-            // The container may end before it has answered.
             Err(silent) => self.run_ended(&before).await.map_err(|_| silent),
         }
     }
