@@ -2,12 +2,29 @@
 
 use rstest::rstest;
 use sidecheck::Shape::{self, Classic, Native};
-use sidecheck::{Outcome, check, expect};
+use sidecheck::pod::Printed;
+use sidecheck::{Container, Finding, Outcome, check, expect};
 
 use crate::properties;
 
 /// What main serves in the fixtures.
 const PAGE: &str = "The page of the app";
+
+/// How each poll ended. One that found no address for localhost says nothing: for each container that it starts, the kubelet writes the
+/// Pod's /etc/hosts anew, in place, and for an instant that is empty.
+fn polls(printed: &Printed) -> Vec<String> {
+    let telling = printed.texts().filter(|line| !line.contains("bad address"));
+    telling
+        .filter_map(|line| line.split(' ').next().map(str::to_owned))
+        .collect()
+}
+
+/// All polls, once there are two more than now: the first of the two may have begun before.
+async fn two_polls_more(poller: &Container) -> Result<Vec<String>, Finding> {
+    let enough = polls(&poller.printed()).len() + 2;
+    let told = |printed: &Printed| Some(polls(printed)).filter(|polls| polls.len() >= enough);
+    poller.prints("two polls more", told).await
+}
 
 /// Main crashes and comes back; the poller's lines tell it.
 #[rstest]
@@ -16,24 +33,16 @@ async fn poller_sees_main_come_and_go(#[values(Classic, Native)] shape: Shape) -
     check("monitoring/poller-sees-main-come-and-go", shape, async |pod| {
         let (main, poller) = (pod.main(), pod.sidecar());
         let before = main.run()?;
-        // Of two lines, the first may tell of a poll that began before; that goes for each pair.
-        poller.prints_more(2).await?;
+        two_polls_more(&poller).await?;
         main.tell("write /gate/closed yes").await?;
         main.signal_program("python3", "KILL").await?;
         main.run_ended(&before).await?;
-        poller.prints_more(2).await?;
+        two_polls_more(&poller).await?;
         poller.tell("remove /gate/closed").await?;
         main.restarted_since(&before).await?;
-        let printed = poller.prints_more(2).await?;
-        // A poll that found no address for localhost says nothing: for each container that it starts, the kubelet writes the Pod's
-        // /etc/hosts anew, in place, and for an instant that is empty.
-        let mut seen: Vec<_> = printed
-            .texts()
-            .filter(|line| !line.contains("bad address"))
-            .filter_map(|line| line.split(' ').next())
-            .collect();
+        let mut seen = two_polls_more(&poller).await?;
         seen.dedup();
-        let right = seen.ends_with(&["answer", "refused", "answer"]);
+        let right = seen.ends_with(&["answer", "refused", "answer"].map(str::to_owned));
         expect(
             &poller,
             right,
@@ -105,7 +114,7 @@ async fn main_restarts_alone(#[values(Classic, Native)] shape: Shape) -> Outcome
 async fn poller_restarts_alone(#[values(Classic, Native)] shape: Shape) -> Outcome {
     check("monitoring/poller-restarts-alone", shape, async |pod| {
         let (main, poller) = (pod.main(), pod.sidecar());
-        let end = async || poller.tell_its_end("write /tmp/end now").await;
+        let end = async || poller.tell_to_end("write /tmp/end now").await;
         properties::restarts_alone(&poller, &main, end).await?;
         let answered = |line: &sidecheck::pod::Line| line.restarts == 1 && line.text == format!("answer {PAGE}");
         poller

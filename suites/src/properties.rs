@@ -6,8 +6,8 @@ use sidecheck::{Container, Finding, ScenarioPod, Verdict, eventually, expect, no
 /// All containers of `pod` see one network namespace, one set of addresses with the Pod's IP in it and one host name; `other` differs.
 pub async fn share_one_ip(pod: &ScenarioPod, other: &ScenarioPod) -> Verdict {
     let (main, sidecar) = (pod.main(), pod.sidecar());
-    // A container runs before its program does, and a program that leaves the Pod's network needs a moment for that.
-    sidecar.prints_line("a first line", |_| true).await?;
+    // A program that leaves the Pod's network needs a moment for that.
+    has_begun(&sidecar).await?;
     let (ours, theirs) = (main.identity().await?, sidecar.identity().await?);
     let ip = pod.ip()?;
     let expected = format!("host name {}, interfaces {:?}", ours.hostname, ours.interfaces);
@@ -37,6 +37,12 @@ pub async fn share_one_ip(pod: &ScenarioPod, other: &ScenarioPod) -> Verdict {
         format!("an address other than {ip}"),
         format!("{:?}", strange.addresses()),
     )
+}
+
+/// Waits until `container` has printed something: a container runs before its program does.
+pub async fn has_begun(container: &Container) -> Verdict {
+    container.prints_line("a first line", |_| true).await?;
+    Ok(())
 }
 
 /// `victim` ends and starts again, while `bystander` stays the container that it was: same id, start time and restart count.

@@ -135,7 +135,7 @@ async fn one_volume_is_seen_by_both(#[values(Classic, Native)] shape: Shape) -> 
 async fn proxy_restarts_alone(#[values(Classic, Native)] shape: Shape) -> Outcome {
     check("reverse-proxy/proxy-restarts-alone", shape, async |pod| {
         let (main, proxy) = (pod.main(), pod.sidecar());
-        let sicken = async || proxy.tell_its_end("write /run/sick yes").await;
+        let sicken = async || proxy.tell_to_end("write /run/sick yes").await;
         properties::restarts_alone(&proxy, &main, sicken).await?;
         shows(&proxy, &pod.http(80).await?.get("/").await?, 200, PAGE)
     })

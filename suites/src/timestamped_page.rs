@@ -108,7 +108,7 @@ async fn sidecar_restarts_alone(#[values(Classic, Native)] shape: Shape) -> Outc
     check("timestamped-page/sidecar-restarts-alone", shape, async |pod| {
         let (nginx, writer) = (pod.main(), pod.sidecar());
         let image = "localhost/sidecheck/python:v1";
-        next_line(&writer).await?;
+        properties::has_begun(&writer).await?;
         properties::restarts_alone(&writer, &nginx, async || pod.set_image(&writer, image).await).await?;
         serves_new_lines(pod).await
     })
@@ -121,8 +121,8 @@ async fn sidecar_restarts_alone(#[values(Classic, Native)] shape: Shape) -> Outc
 async fn main_restarts_alone(#[values(Classic, Native)] shape: Shape) -> Outcome {
     check("timestamped-page/main-restarts-alone", shape, async |pod| {
         let (nginx, writer) = (pod.main(), pod.sidecar());
-        let fail = async || nginx.tell_its_end("write /tmp/unhealthy for the liveness probe").await;
-        next_line(&writer).await?;
+        let fail = async || nginx.tell_to_end("write /tmp/unhealthy for the liveness probe").await;
+        properties::has_begun(&writer).await?;
         properties::restarts_alone(&nginx, &writer, fail).await?;
         serves_new_lines(pod).await
     })

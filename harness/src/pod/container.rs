@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use k8s_openapi::api::core::v1::ContainerStatus;
 use kube::api::AttachParams;
 use tokio::io::AsyncReadExt;
@@ -400,6 +400,11 @@ impl Container {
         let expected = "a first process that handles SIGTERM";
         wait::eventually(self, expected, patience::REACTION, async || {
             let status = self.ask("read /proc/1/status").await?;
+            ensure!(
+                status.event == "read",
+                "{} cannot read /proc/1/status: {status}",
+                self.name
+            );
             let obeys = obeys_sigterm(status.text("content"));
             Ok(obeys.then_some(()).ok_or("it has no handler".to_owned()))
         })
@@ -431,14 +436,14 @@ impl Container {
     /// # Errors
     /// The signal cannot be sent.
     pub async fn signal_program(&self, program: &str, signal: &str) -> anyhow::Result<()> {
-        self.tell_its_end(&format!("signal {program} {signal}")).await
+        self.tell_to_end(&format!("signal {program} {signal}")).await
     }
 
     /// Like [`Self::ask`], for a statement that may end the container before the agent has answered.
     ///
     /// # Errors
     /// The statement cannot be carried out; there is no answer, and the container goes on.
-    pub async fn tell_its_end(&self, statement: &str) -> anyhow::Result<()> {
+    pub async fn tell_to_end(&self, statement: &str) -> anyhow::Result<()> {
         let before = self.run()?;
         match self.ask(statement).await {
             Ok(event) if event.event == "failed" => {
