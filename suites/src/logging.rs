@@ -199,6 +199,28 @@ async fn shared_files_survive_a_restart(#[values(Classic, Native)] shape: Shape)
     .await
 }
 
+/// Main writes, and the shipper has it; the Pod ends, and its successor finds nothing of it.
+#[rstest]
+#[tokio::test]
+async fn shared_files_end_with_the_pod(#[values(Classic, Native)] shape: Shape) -> Outcome {
+    check("logging/shared-files-end-with-the-pod", shape, async |pod| {
+        let line = "from the first Pod";
+        pod.main().tell(&format!("append-text /var/log/app.log {line}")).await?;
+        pod.sidecar()
+            .prints_line("main's line", |printed| printed == line)
+            .await?;
+        pod.deleted().await?;
+        let successor = pod.successor().await?;
+        for container in [successor.main(), successor.sidecar()] {
+            let found = properties::content(&container, "/var/log/app.log").await?;
+            let nothing = found.starts_with("ENOENT");
+            expect(&container, nothing, "no file of the Pod before: ENOENT", found)?;
+        }
+        Ok(())
+    })
+    .await
+}
+
 /// Main ends with an error; the shipper goes on undisturbed and ships the lines of main's second run.
 #[rstest]
 #[tokio::test]

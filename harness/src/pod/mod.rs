@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -252,6 +253,30 @@ impl ScenarioPod {
     pub async fn deleted(&self) -> anyhow::Result<PodState> {
         self.delete().await?;
         self.gone().await
+    }
+
+    /// Creates a Pod like this one under another name and on the same node, where it would find what this one left there, and waits until
+    /// it is ready.
+    ///
+    /// # Errors
+    /// The API server refuses, or like [`Self::ready`].
+    pub async fn successor(&self) -> anyhow::Result<Self> {
+        let mut pod = self.state().context("the Pod was not seen yet")?.pod;
+        let name = format!("{}-successor", self.name);
+        pod.metadata = ObjectMeta {
+            name: Some(name.clone()),
+            labels: pod.metadata.labels,
+            ..ObjectMeta::default()
+        };
+        pod.status = None;
+        self.namespace
+            .api()
+            .create(&PostParams::default(), &pod)
+            .await
+            .with_context(|| format!("cannot create Pod {name}"))?;
+        let successor = Self::new(Arc::clone(&self.namespace), &name, &self.main, &self.sidecars);
+        successor.ready().await?;
+        Ok(successor)
     }
 
     /// Applies a JSON merge patch to an object of the namespace: `("v1", "ConfigMap", "page", …)`.
