@@ -19,8 +19,12 @@ pub const DELETION: Duration = Duration::from_secs(45);
 /// For one request to the API server.
 pub const API: Duration = Duration::from_secs(20);
 
-/// For one HTTP request to a container, through a forwarded port.
-pub const HTTP: Duration = Duration::from_secs(10);
+/// For one HTTP request that an agent sends. Longer than a node may stand still.
+pub const CALL: Duration = Duration::from_secs(20);
+
+/// For one HTTP request to a container through a forwarded port, or one command in it. The agent may be asked for a call by it, and has to
+/// tell what came of that.
+pub const ROUND_TRIP: Duration = Duration::from_secs(30);
 
 /// For namespaces to go once nobody needs them any more.
 pub const CLEAN_UP: Duration = Duration::from_secs(120);

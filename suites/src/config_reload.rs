@@ -49,7 +49,11 @@ async fn no_request_fails_during_the_reload(#[values(Classic, Native)] shape: Sh
         let (client, http) = (pod.other("client").main(), pod.http(80).await?);
         serves(pod, &http, AT_FIRST).await?;
         client
-            .ask(&format!("load http://{}/ clients 4 every 50ms", pod.ip()?))
+            .ask(&format!(
+                "load http://{}/ clients 4 every 50ms within {}s",
+                pod.ip()?,
+                patience::CALL.as_secs()
+            ))
             .await?;
         for text in UPDATES {
             more_requests(&client).await?;

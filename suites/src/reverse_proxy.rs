@@ -26,7 +26,7 @@ async fn page_is_served_through_the_proxy(#[values(Classic, Native)] shape: Shap
         let (through, direct) = (pod.http(80).await?, pod.http(8080).await?);
         shows(&proxy, &through.get("/").await?, 200, PAGE)?;
         properties::gets(&client, &format!("http://{}/", pod.ip()?), PAGE).await?;
-        properties::service_leads_somewhere(&client, "app").await?;
+        properties::service_leads_to(&client, "app", PAGE).await?;
         properties::gets(&client, "http://app/", PAGE).await?;
         shows(&main, &direct.get("/").await?, 200, PAGE)?;
         shows(&proxy, &through.get("/proxy").await?, 200, "nginx")?;
@@ -99,6 +99,7 @@ async fn localhost_works_both_ways(#[values(Classic, Native)] shape: Shape) -> O
 async fn config_volume_is_read_only(#[values(Classic, Native)] shape: Shape) -> Outcome {
     check("reverse-proxy/config-volume-is-read-only", shape, async |pod| {
         let proxy = pod.sidecar();
+        properties::has_begun(&proxy).await?;
         for change in [
             "write {}/new.conf #",
             "write {}/default.conf #",
@@ -162,7 +163,7 @@ async fn zero_loss_drain(#[values(Classic, Native)] shape: Shape) -> Outcome {
     check("reverse-proxy/zero-loss-drain", shape, async |pod| {
         // The client's agent carries out six statements at once.
         const REQUESTS: usize = 4;
-        let call = format!("call http://{}/ within {}s", pod.ip()?, patience::HTTP.as_secs());
+        let call = properties::call(&format!("http://{}/", pod.ip()?));
         let (main, client) = (pod.main(), pod.other("client").main());
         let end = async {
             main.records_times("accepted", REQUESTS).await?;

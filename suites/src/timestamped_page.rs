@@ -53,8 +53,7 @@ async fn reached_through_the_service(#[values(Classic, Native)] shape: Shape) ->
     check("timestamped-page/reached-through-the-service", shape, async |pod| {
         let client = pod.other("client").main();
         let line = next_line(&pod.sidecar()).await?;
-        properties::service_leads_somewhere(&client, "page").await?;
-        properties::gets_line(&client, "http://page/", &line).await
+        properties::service_leads_to(&client, "page", &line).await
     })
     .await
 }

@@ -319,7 +319,7 @@ impl Container {
                 code,
             })
         };
-        tokio::time::timeout(patience::REACTION, run)
+        tokio::time::timeout(patience::ROUND_TRIP, run)
             .await
             .with_context(what)?
             .with_context(what)

@@ -40,7 +40,7 @@ impl Http {
         // Each request has a connection of its own: a container that restarted must not be met through an old one.
         let client = reqwest::Client::builder()
             .pool_max_idle_per_host(0)
-            .timeout(patience::HTTP)
+            .timeout(patience::ROUND_TRIP)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
