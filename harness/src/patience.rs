@@ -4,20 +4,32 @@
 
 use std::time::Duration;
 
+/// From a Pod's creation until a node takes it; a node may be too busy for a moment.
+pub const SCHEDULED: Duration = Duration::from_secs(15);
+
 /// From a Pod's creation until all its containers are ready. A warm node needs a second; this leaves room for a busy one.
-pub const READY: Duration = Duration::from_secs(90);
+pub const READY: Duration = Duration::from_secs(180);
 
 /// For something that a running Pod does on its own: a line in a log, an answer, a restart.
-pub const REACTION: Duration = Duration::from_secs(15);
+pub const REACTION: Duration = Duration::from_secs(30);
+
+/// For a container that ended to be running and ready again. The second restart is held back for 10 s, and a busy node is slow.
+pub const RESTART: Duration = Duration::from_secs(60);
 
 /// For a changed ConfigMap or Secret to reach a container. The kubelet's default settings need up to about 65 s.
-pub const PROJECTION: Duration = Duration::from_secs(90);
+pub const PROJECTION: Duration = Duration::from_secs(120);
 
 /// From a Pod's deletion until it is gone, beyond its own grace period.
-pub const DELETION: Duration = Duration::from_secs(45);
+pub const DELETION: Duration = Duration::from_secs(90);
 
-/// For one request to the API server.
-pub const API: Duration = Duration::from_secs(20);
+/// For namespaces to go once nobody needs them any more.
+pub const CLEAN_UP: Duration = Duration::from_secs(120);
+
+/// For a connection to the API server. A cluster that is dead may leave an address that nobody answers.
+pub const CONNECT: Duration = Duration::from_secs(10);
+
+/// For one request to the API server, and for it to answer again after a silence.
+pub const API: Duration = Duration::from_secs(30);
 
 /// For one HTTP request that an agent sends. Longer than a node may stand still.
 pub const CALL: Duration = Duration::from_secs(20);
@@ -26,11 +38,20 @@ pub const CALL: Duration = Duration::from_secs(20);
 /// tell what came of that.
 pub const ROUND_TRIP: Duration = Duration::from_secs(30);
 
-/// For namespaces to go once nobody needs them any more.
-pub const CLEAN_UP: Duration = Duration::from_secs(120);
-
 /// Between two looks at something that cannot be watched: an HTTP answer, a cluster that starts.
 pub const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// For a container that ended to be running and ready again. The second restart is held back for 10 s, and a busy node is slow.
-pub const RESTART: Duration = Duration::from_secs(60);
+/// For one command of the container engine or kind that builds and copies nothing. A busy machine has needed a minute to start a container.
+pub const ENGINE: Duration = Duration::from_secs(180);
+
+/// For kind to make a cluster whose node image is there; it takes 15 s.
+pub const CREATE: Duration = Duration::from_secs(600);
+
+/// For the registry of the published node images to answer; there may be none.
+pub const REGISTRY: Duration = Duration::from_secs(5);
+
+/// For images to be pulled, pushed or loaded.
+pub const TRANSFER: Duration = Duration::from_secs(900);
+
+/// For images to be built from packages, on a slow connection too.
+pub const BUILD: Duration = Duration::from_secs(3600);

@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::config::Kubeconfig;
+use kube::runtime::wait::await_condition;
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use sidecheck::cluster::{Cluster, Target};
 use sidecheck::report::model::{CheckResult, OutcomeKind};
 use sidecheck::report::records::RunFolder;
 use sidecheck::scenario::{Keep, RUN_LABEL, Setting, check_in, remove_namespaces, wait_until_gone};
-use sidecheck::{ScenarioPod, Shape, Verdict, environment};
+use sidecheck::{ScenarioPod, Shape, Verdict, environment, patience};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -213,13 +214,20 @@ async fn a_namespace_that_is_stuck_in_deletion_is_told_with_what_holds_it() {
         .expect("created");
 
     remove_namespaces(&client, Some(&run)).await.expect("asked");
-    // The cluster looks at a deleted namespace after five seconds for the first time.
-    let error = wait_until_gone(&client, Some(&run), Duration::from_secs(15))
+    let held = |namespace: Option<&Namespace>| {
+        let conditions = namespace.and_then(|namespace| namespace.status.as_ref()?.conditions.as_ref());
+        conditions
+            .into_iter()
+            .flatten()
+            .any(|condition| condition.type_ == "NamespaceFinalizersRemaining" && condition.status == "True")
+    };
+    await_condition(namespaces, &run, held).await.expect("a watch");
+    let error = wait_until_gone(&client, Some(&run), Duration::from_secs(1))
         .await
         .expect_err("stuck");
     let text = error.to_string();
     assert!(
-        text.contains(&format!("the namespace {run} was not deleted within 15s")),
+        text.contains(&format!("the namespace {run} was not deleted within 1s")),
         "{text}"
     );
     assert!(text.contains("example.com/hold"), "{text}");
@@ -228,7 +236,7 @@ async fn a_namespace_that_is_stuck_in_deletion_is_told_with_what_holds_it() {
     maps.patch("held", &PatchParams::default(), &release)
         .await
         .expect("released");
-    wait_until_gone(&client, Some(&run), Duration::from_secs(30))
+    wait_until_gone(&client, Some(&run), patience::CLEAN_UP)
         .await
         .expect("gone");
 }
@@ -264,7 +272,7 @@ async fn started(client: &Client, results: &Path) -> std::process::Child {
     let deadline = Instant::now() + Duration::from_secs(120);
     while left(client).await.is_empty() {
         assert!(Instant::now() < deadline, "the run has not begun");
-        tokio::time::sleep(sidecheck::patience::LOOK_AGAIN).await;
+        tokio::time::sleep(patience::LOOK_AGAIN).await;
     }
     child
 }

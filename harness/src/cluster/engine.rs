@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use tokio::process::Command;
 
-use crate::environment;
+use crate::{environment, patience};
 
 /// docker or podman, with the settings that `scripts/setup` wrote down.
 #[derive(Clone, Debug)]
@@ -64,7 +64,7 @@ impl Engine {
     /// # Errors
     /// What it says, and what to do.
     pub async fn probe(&self) -> anyhow::Result<()> {
-        run(self.command().arg("info"), Duration::from_secs(20))
+        run(self.command().arg("info"), patience::ENGINE)
             .await
             .with_context(|| format!("the container engine {} does not work: run scripts/setup", self.program))?;
         Ok(())
@@ -89,7 +89,7 @@ impl Engine {
             agent,
             "exit 0",
         ]);
-        run(&mut container, Duration::from_secs(30)).await.with_context(|| {
+        run(&mut container, patience::ENGINE).await.with_context(|| {
             format!(
                 "{} cannot run privileged containers, which every kind cluster needs: remove {} and run scripts/setup",
                 self.program,

@@ -1,7 +1,6 @@
 //! The fixtures' own images: built by `scripts/images`, loaded into nodes as one archive, and only when changed.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::Context;
 use k8s_openapi::api::core::v1::Node;
@@ -12,7 +11,7 @@ use tokio::process::Command;
 
 use super::Cluster;
 use super::engine::{self, Engine};
-use crate::environment;
+use crate::{environment, patience};
 
 /// What the fixtures' images are called.
 pub const LOCAL_PREFIX: &str = "localhost/sidecheck/";
@@ -29,7 +28,7 @@ pub async fn archive() -> anyhow::Result<PathBuf> {
         return Ok(archive.into());
     }
     let script = environment::root().join("scripts/images");
-    let output = engine::run_aloud(&mut Command::new(&script), Duration::from_secs(1800))
+    let output = engine::run_aloud(&mut Command::new(&script), patience::BUILD)
         .await
         .context("the fixtures' images cannot be built")?;
     Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
@@ -54,7 +53,7 @@ pub async fn load(engine: &Engine, cluster: &Cluster, name: &str) -> anyhow::Res
     }
     let mut load = engine.tool("kind");
     load.args(["load", "image-archive", "--name", name]).arg(&archive);
-    engine::run(&mut load, Duration::from_secs(300))
+    engine::run(&mut load, patience::TRANSFER)
         .await
         .context("the fixtures' images cannot be loaded into the cluster")?;
     let mark = json!({"metadata": {"annotations": {LOADED: content}}});

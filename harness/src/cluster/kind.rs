@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, bail};
 use serde_json::json;
@@ -10,7 +10,7 @@ use serde_json::json;
 use super::engine::{self, Engine};
 use super::versions::KubernetesVersion;
 use super::{Cluster, Target, images};
-use crate::environment;
+use crate::{environment, patience};
 
 /// What the names of the harness's clusters begin with.
 const PREFIX: &str = "sidecheck-";
@@ -118,13 +118,13 @@ impl KindCluster {
                 "--image",
                 &image,
                 "--wait",
-                "90s",
+                "300s",
             ])
             .arg("--config")
             .arg(&config)
             .arg("--kubeconfig")
             .arg(self.kubeconfig());
-        if let Err(error) = engine::run(&mut create, Duration::from_secs(300)).await {
+        if let Err(error) = engine::run(&mut create, patience::CREATE).await {
             self.down().await.ok();
             return Err(error.context(format!(
                 "kind cannot make a cluster of Kubernetes {}; `sidecheck doctor` tells more about this machine",
@@ -149,7 +149,7 @@ impl KindCluster {
                 tracing::info!("pulling {published}");
                 let mut pull = self.engine.command();
                 pull.args(["pull", published]);
-                match engine::run(&mut pull, Duration::from_secs(900)).await {
+                match engine::run(&mut pull, patience::TRANSFER).await {
                     Ok(_) => return Ok((published.clone(), KINDNET)),
                     Err(error) => tracing::warn!("{error:#}; building the image instead"),
                 }
@@ -158,7 +158,7 @@ impl KindCluster {
         let script = environment::root().join("scripts/node-image");
         let mut build = tokio::process::Command::new(script);
         build.arg(&self.version.minor);
-        let output = engine::run_aloud(&mut build, Duration::from_secs(3600))
+        let output = engine::run_aloud(&mut build, patience::BUILD)
             .await
             .context("the node image cannot be built; a second try goes on where this one stopped")?;
         Ok((String::from_utf8_lossy(&output.stdout).trim().to_owned(), PTP))
@@ -238,7 +238,7 @@ impl KindCluster {
 /// # Errors
 /// kind cannot be called.
 pub async fn existing(engine: &Engine) -> anyhow::Result<Vec<String>> {
-    let output = engine::run(engine.tool("kind").args(["get", "clusters"]), Duration::from_secs(30)).await?;
+    let output = engine::run(engine.tool("kind").args(["get", "clusters"]), patience::ENGINE).await?;
     Ok(String::from_utf8_lossy(&output.stdout)
         .lines()
         .filter(|name| name.starts_with(PREFIX))
@@ -256,7 +256,7 @@ pub async fn delete(engine: &Engine, name: &str) -> anyhow::Result<()> {
     delete
         .args(["delete", "cluster", "--name", name, "--kubeconfig"])
         .arg(&kubeconfig);
-    engine::run(&mut delete, Duration::from_secs(120))
+    engine::run(&mut delete, patience::ENGINE)
         .await
         .with_context(|| format!("the cluster {name} cannot be removed"))?;
     for ending in ["kubeconfig", "kubeconfig.lock", "yaml"] {
@@ -272,7 +272,7 @@ fn folder() -> PathBuf {
 /// Whether the registry of the published images can be reached at all.
 async fn registry_answers() -> bool {
     let connect = tokio::net::TcpStream::connect("registry-1.docker.io:443");
-    matches!(tokio::time::timeout(Duration::from_secs(3), connect).await, Ok(Ok(_)))
+    matches!(tokio::time::timeout(patience::REGISTRY, connect).await, Ok(Ok(_)))
 }
 
 /// Fails where the disk below `folder` has too little room for a cluster.

@@ -6,7 +6,6 @@ pub mod kind;
 pub mod versions;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use k8s_openapi::api::apps::v1::DaemonSet;
@@ -106,7 +105,7 @@ impl Cluster {
             ..KubeConfigOptions::default()
         };
         let mut config = Config::from_custom_kubeconfig(kubeconfig, &options).await?;
-        config.connect_timeout = Some(Duration::from_secs(5));
+        config.connect_timeout = Some(patience::CONNECT);
         Ok(Self {
             client: Client::try_from(config)?,
             target,
@@ -118,11 +117,10 @@ impl Cluster {
     /// # Errors
     /// What is wrong, as far as it can be told.
     pub async fn probe(&self) -> anyhow::Result<()> {
-        const LIMIT: Duration = Duration::from_secs(8);
         let nodes: Api<Node> = Api::all(self.client.clone());
-        let nodes = timeout(LIMIT, nodes.list(&ListParams::default()))
+        let nodes = timeout(patience::API, nodes.list(&ListParams::default()))
             .await
-            .with_context(|| format!("the API server does not answer within {LIMIT:?}"))?
+            .with_context(|| format!("the API server does not answer within {:?}", patience::API))?
             .context("the API server does not answer as it should")?;
         if !nodes.items.iter().any(node_is_ready) {
             bail!("none of the cluster's {} nodes is ready", nodes.items.len());

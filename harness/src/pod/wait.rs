@@ -33,9 +33,6 @@ impl fmt::Display for Waited {
 
 impl std::error::Error for Waited {}
 
-/// How long the API server may be silent before a wait gives up.
-const SILENCE: Duration = Duration::from_secs(10);
-
 /// The trouble with the API server, where there is any.
 pub(super) fn trouble(namespace: &Namespace) -> Option<anyhow::Error> {
     let (since, error) = namespace.pods().trouble?;
@@ -78,7 +75,7 @@ async fn watch_until<T>(
             if let Some(found) = look(&pods) {
                 return Ok(Some(found));
             }
-            pods.trouble.as_ref().map(|(since, _)| *since + SILENCE)
+            pods.trouble.as_ref().map(|(since, _)| *since + patience::API)
         };
         let wake = silent_until.map_or(deadline, |until| until.min(deadline));
         match tokio::time::timeout_at(wake, pods.changed()).await {
@@ -94,9 +91,6 @@ async fn watch_until<T>(
     }
 }
 
-/// How long a Pod may be unschedulable before that is final: a node can have been busy for a moment.
-const UNSCHEDULABLE: Duration = Duration::from_secs(5);
-
 pub(super) async fn ready(namespace: &Arc<Namespace>, pod: &str) -> anyhow::Result<()> {
     let look = |pods: &Pods| {
         let state = pods.get(pod)?;
@@ -108,7 +102,7 @@ pub(super) async fn ready(namespace: &Arc<Namespace>, pod: &str) -> anyhow::Resu
         }
         fault(state).map(Err)
     };
-    let schedulable = watch_until(namespace, UNSCHEDULABLE, |pods| {
+    let schedulable = watch_until(namespace, patience::SCHEDULED, |pods| {
         let scheduled = pods.get(pod)?.pod.spec.as_ref()?.node_name.is_some();
         scheduled.then_some(())
     })

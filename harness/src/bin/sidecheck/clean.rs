@@ -68,9 +68,9 @@ async fn own_clusters(engine: &Engine) -> anyhow::Result<Vec<Cluster>> {
 async fn remove_containers(engine: &Engine) -> anyhow::Result<()> {
     let mut list = engine.command();
     list.args(["ps", "--all", "--quiet", "--filter", "label=sidecheck.dev/test"]);
-    let listed = engine::run(&mut list, patience::API).await?;
+    let listed = engine::run(&mut list, patience::ENGINE).await?;
     for id in String::from_utf8_lossy(&listed.stdout).split_whitespace() {
-        engine::run(engine.command().args(["rm", "--force", id]), patience::API).await?;
+        engine::run(engine.command().args(["rm", "--force", id]), patience::ENGINE).await?;
         println!("removed the container {id}");
     }
     Ok(())
@@ -102,6 +102,6 @@ fn leftover_processes() -> anyhow::Result<Vec<u32>> {
 async fn end(process: u32) -> anyhow::Result<()> {
     let mut kill = tokio::process::Command::new("kill");
     kill.args(["-KILL", &process.to_string()]);
-    engine::run(&mut kill, patience::API).await?;
+    engine::run(&mut kill, patience::ENGINE).await?;
     Ok(())
 }

@@ -1,12 +1,10 @@
 //! `sidecheck doctor`
 
-use std::time::Duration;
-
 use clap::Args;
 use sidecheck::cluster::engine::{self, Engine};
 use sidecheck::cluster::kind::{self, KindCluster};
 use sidecheck::cluster::versions::KubernetesVersion;
-use sidecheck::environment;
+use sidecheck::{environment, patience};
 
 /// Say what this machine has and lacks for running clusters
 #[derive(Args)]
@@ -64,7 +62,7 @@ async fn check_engine(engine: &anyhow::Result<Engine>) -> anyhow::Result<String>
 }
 
 async fn version_of(engine: &Engine, program: &str, arguments: &[&str]) -> anyhow::Result<String> {
-    let output = engine::run(engine.tool(program).args(arguments), Duration::from_secs(10))
+    let output = engine::run(engine.tool(program).args(arguments), patience::ENGINE)
         .await
         .map_err(|error| error.context("run scripts/setup"))?;
     Ok(String::from_utf8_lossy(&output.stdout)

@@ -1,11 +1,10 @@
 //! `sidecheck images`
 
-use std::time::Duration;
-
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use sidecheck::cluster::engine::{self, Engine};
 use sidecheck::cluster::images;
+use sidecheck::patience;
 
 /// The fixtures' images, for clusters elsewhere and for those without a network
 #[derive(Args)]
@@ -43,16 +42,15 @@ impl Images {
 }
 
 async fn push(prefix: &str) -> anyhow::Result<()> {
-    const LIMIT: Duration = Duration::from_secs(900);
     images::archive().await?;
     let engine = Engine::chosen()?;
     for name in images::names()? {
         let short = name.trim_start_matches(images::LOCAL_PREFIX);
         let address = format!("{}/{short}", prefix.trim_end_matches('/'));
-        engine::run(engine.command().args(["tag", &name, &address]), LIMIT).await?;
-        let pushed = engine::run(engine.command().args(["push", &address]), LIMIT).await;
+        engine::run(engine.command().args(["tag", &name, &address]), patience::TRANSFER).await?;
+        let pushed = engine::run(engine.command().args(["push", &address]), patience::TRANSFER).await;
         // The name was needed for the push alone.
-        engine::run(engine.command().args(["rmi", &address]), LIMIT).await?;
+        engine::run(engine.command().args(["rmi", &address]), patience::TRANSFER).await?;
         pushed.with_context(|| format!("{address} cannot be pushed; log in with `{} login`", engine.program()))?;
         println!("{address}");
     }
