@@ -194,8 +194,13 @@ impl KindCluster {
             // A cgroup v1 host: kubelets from 1.35 on refuse it unless told otherwise.
             kubelet["failCgroupV1"] = json!(false);
         }
-        // Every check deletes a namespace: the controller's default of 20 requests a second would take minutes for a run's.
+        // A scheduler or controller that cannot renew its lease for 10 s ends; there is no other one that could take over.
+        let alone = ("leader-elect", "false");
         let controller = [
+            alone,
+            // Nor is there another node, should this one stand still for a while.
+            ("node-monitor-grace-period", "5m"),
+            // Every check deletes a namespace: the default of 20 requests a second would take minutes for a run's.
             ("kube-api-qps", "5000"),
             ("kube-api-burst", "10000"),
             ("concurrent-namespace-syncs", "50"),
@@ -222,6 +227,7 @@ impl KindCluster {
             "kind": "ClusterConfiguration",
             "apiVersion": format!("kubeadm.k8s.io/{kubeadm}"),
             "controllerManager": {"extraArgs": arguments(&controller)},
+            "scheduler": {"extraArgs": arguments(&[alone])},
             "etcd": {"local": {"extraArgs": arguments(&etcd)}},
         });
         json!({
