@@ -32,11 +32,11 @@ pub const CONNECT: Duration = Duration::from_secs(10);
 pub const API: Duration = Duration::from_secs(30);
 
 /// For one HTTP request that an agent sends. Longer than a node may stand still.
-pub const CALL: Duration = Duration::from_secs(20);
+pub const CALL: Duration = Duration::from_secs(60);
 
 /// For one HTTP request to a container through a forwarded port, or one command in it. The agent may be asked for a call by it, and has to
 /// tell what came of that.
-pub const ROUND_TRIP: Duration = Duration::from_secs(30);
+pub const ROUND_TRIP: Duration = Duration::from_secs(75);
 
 /// Between two looks at something that cannot be watched: an HTTP answer, a cluster that starts.
 pub const LOOK_AGAIN: Duration = Duration::from_millis(100);
