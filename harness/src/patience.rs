@@ -34,6 +34,9 @@ pub const API: Duration = Duration::from_secs(30);
 /// For one HTTP request that an agent sends. Longer than a node may stand still.
 pub const CALL: Duration = Duration::from_secs(60);
 
+/// For one of several attempts at a request, where the first ones may lead nowhere.
+pub const ATTEMPT: Duration = Duration::from_secs(5);
+
 /// For one HTTP request to a container through a forwarded port, or one command in it. The agent may be asked for a call by it, and has to
 /// tell what came of that.
 pub const ROUND_TRIP: Duration = Duration::from_secs(75);

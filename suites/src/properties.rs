@@ -1,5 +1,7 @@
 //! Properties that every scenario relies on, asserted on whatever Pod a check brings.
 
+use std::time::Duration;
+
 use sidecheck::timeline::Event;
 use sidecheck::{Container, Finding, ScenarioPod, Verdict, eventually, expect, not_met, patience};
 
@@ -174,12 +176,12 @@ pub async fn gets_line(from: &Container, url: &str, line: &str) -> Verdict {
 }
 
 /// The agent's statement for one GET request.
-pub fn call(url: &str) -> String {
-    format!("call {url} within {}s", patience::CALL.as_secs())
+pub fn call(url: &str, within: Duration) -> String {
+    format!("call {url} within {}s", within.as_secs())
 }
 
 async fn answers(from: &Container, url: &str, text: &str, right: impl Fn(&str) -> bool) -> Verdict {
-    let answer = from.ask(&call(url)).await?;
+    let answer = from.ask(&call(url, patience::CALL)).await?;
     let good = is_ok(&answer) && right(answer.text("body"));
     expect(from, good, format!("“{text}” from {url}"), answer.to_string())
 }
@@ -198,7 +200,7 @@ fn has_line(body: &str, line: &str) -> bool {
 /// leave the cluster by the node's default route, where anybody may answer (seen with kube-proxy's iptables rules).
 pub async fn service_leads_to(from: &Container, service: &str, line: &str) -> Verdict {
     let url = format!("http://{service}/");
-    let call = format!("call {url} within 2s");
+    let call = call(&url, patience::ATTEMPT);
     eventually(
         from,
         &format!("“{line}” from {url}"),
@@ -226,7 +228,7 @@ pub async fn gets_on_localhost(from: &Container, port: u16, page: &str) -> Verdi
 
 /// Nobody listens where the agent in `from` sends a GET request.
 pub async fn is_refused(from: &Container, url: &str) -> Verdict {
-    let answer = from.ask(&call(url)).await?;
+    let answer = from.ask(&call(url, patience::CALL)).await?;
     let refused = answer.text("error") == "ECONNREFUSED";
     expect(from, refused, format!("ECONNREFUSED from {url}"), answer.to_string())
 }

@@ -163,7 +163,7 @@ async fn zero_loss_drain(#[values(Classic, Native)] shape: Shape) -> Outcome {
     check("reverse-proxy/zero-loss-drain", shape, async |pod| {
         // The client's agent carries out six statements at once.
         const REQUESTS: usize = 4;
-        let call = properties::call(&format!("http://{}/", pod.ip()?));
+        let call = properties::call(&format!("http://{}/", pod.ip()?), patience::CALL);
         let (main, client) = (pod.main(), pod.other("client").main());
         let end = async {
             main.records_times("accepted", REQUESTS).await?;
