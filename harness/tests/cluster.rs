@@ -24,21 +24,25 @@ fn fixture(spec: &str) -> TempDir {
     let folder = TempDir::new().expect("a folder");
     fs::create_dir(folder.path().join("area")).expect("a folder");
     let text = format!(
-        r#"apiVersion: v1
+        r#"level: MUST
+requirement: It MUST run.
+source: https://kubernetes.io/docs/
+rows: [A3]
+shapes: [classic]
+remediation: None.
+scenario: none
+twins:
+- name: another name
+  fails: nothing
+  patch: {{metadata: {{name: other}}}}
+---
+apiVersion: v1
 kind: Pod
 metadata:
   name: app
   annotations:
-    sidecheck.dev/level: MUST
-    sidecheck.dev/requirement: It MUST run.
-    sidecheck.dev/source: https://kubernetes.io/docs/
-    sidecheck.dev/rows: A3
     sidecheck.dev/main: main
     sidecheck.dev/sidecar: main
-    sidecheck.dev/shapes: classic
-    sidecheck.dev/remediation: None.
-    sidecheck.dev/twins: |
-      - {{name: another name, observed: nothing, patch: [{{op: replace, path: /metadata/name, value: other}}]}}
 spec:
   terminationGracePeriodSeconds: 1
 {spec}"#

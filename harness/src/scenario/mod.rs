@@ -204,16 +204,17 @@ fn judge_twin(twin: &Twin, verdict: Verdict) -> TwinResult {
     let (caught, observed) = match verdict {
         Ok(()) => (false, "the outcome was met all the same".to_owned()),
         Err(Finding::NotMet(mismatch)) => {
-            let caught = mismatch.observed.contains(&twin.observed);
-            let observed = if caught {
-                mismatch.observed
-            } else {
-                format!(
-                    "expected an observation with “{}”, got: {}",
-                    twin.observed, mismatch.observed
-                )
-            };
-            (caught, observed)
+            let expected = twin
+                .observed
+                .as_ref()
+                .filter(|expected| !expected.is_match(&mismatch.observed));
+            match expected {
+                None => (true, mismatch.observed),
+                Some(expected) => {
+                    let observed = format!("expected an observation like “{expected}”, got: {}", mismatch.observed);
+                    (false, observed)
+                }
+            }
         }
         Err(Finding::NotApplicable(reason)) => (false, format!("not applicable: {reason}")),
         Err(Finding::Skipped(reason)) => (false, format!("skipped: {reason}")),

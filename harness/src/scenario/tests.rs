@@ -34,7 +34,7 @@ fn a_verdict_becomes_its_outcome(#[case] verdict: Verdict, #[case] expected: Out
 #[case(Err(anyhow!("image missing: 0 lines").into()), false)]
 fn only_the_expected_observation_catches_a_twin(#[case] verdict: Verdict, #[case] caught: bool) {
     let twin: Twin = serde_json::from_value(serde_json::json!({
-        "name": "nobody writes", "observed": "0 lines", "patch": [],
+        "name": "nobody writes", "fails": "lines", "observed": "^0 lines", "patch": [],
     }))
     .expect("a twin");
     assert_eq!(judge_twin(&twin, verdict).caught, caught);
