@@ -94,7 +94,7 @@ pub fn address(image: &str) -> String {
 }
 
 /// Puts the image prefix in front of every fixture image that an object names.
-pub(crate) fn readdress(object: &mut Value) {
+pub fn readdress(object: &mut Value) {
     match object {
         Value::Object(fields) => {
             for (name, value) in fields {

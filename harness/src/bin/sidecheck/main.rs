@@ -4,6 +4,7 @@ mod clean;
 mod cluster_options;
 mod doctor;
 mod down;
+mod fixture;
 mod images;
 mod list;
 mod report;
@@ -41,6 +42,7 @@ enum Command {
     Run(run::Run),
     Report(report::ReportLast),
     List(list::List),
+    Fixture(fixture::ShowFixture),
     Images(images::Images),
 }
 
@@ -77,6 +79,7 @@ fn main() -> ExitCode {
             Command::Run(command) => command.execute().await,
             Command::Report(command) => command.execute().await,
             Command::List(command) => command.execute(),
+            Command::Fixture(command) => command.execute(),
             Command::Images(command) => command.execute().await,
         }
     });
