@@ -5,10 +5,12 @@
 //! Dependencies point one way: `report` knows the run model and nothing of clusters; `cluster` knows nothing of checks.
 
 pub mod cluster;
+pub mod display;
 pub mod environment;
 pub mod fixture;
 pub mod patience;
 pub mod pod;
+pub mod redact;
 pub mod report;
 pub mod scenario;
 pub mod timeline;
