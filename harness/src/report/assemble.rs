@@ -1,35 +1,21 @@
 //! The run model, put together from the records of a run, whole or partial.
 
-use std::fs;
-use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context;
-use serde::{Deserialize, Serialize};
-
-use super::model::{API_VERSION, CheckResult, ClusterFacts, Report, Summary};
-use super::records::RunFolder;
-use crate::fixture::{Fixture, Shape};
-
-/// A check that a run was to decide.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Planned {
-    /// The check's id.
-    pub id: String,
-    /// The shape.
-    pub shape: Shape,
-}
+use super::model::{API_VERSION, CheckResult, Report, SuiteFacts, Summary, timestamp};
+use super::records::{Found, Plan, Planned, RunFolder};
+use crate::fixture::Fixture;
 
 /// What is known of a run as a whole.
 #[derive(Clone, Debug)]
 pub struct Ran {
-    /// Its id.
-    pub run: String,
-    /// See [`Report::command`].
+    /// What was to be decided; none if nobody wrote that down.
+    pub plan: Option<Plan>,
+    /// See [`Report::command`]; the plan's own counts if there is one.
     pub command: String,
-    /// The cluster it ran on.
-    pub cluster: ClusterFacts,
+    /// The cluster it ran on, and the images there.
+    pub found: Found,
     /// When it began.
     pub began: SystemTime,
     /// How long it took.
@@ -40,10 +26,10 @@ pub struct Ran {
 ///
 /// # Errors
 /// A record cannot be read.
-pub fn assemble(folder: &RunFolder, fixtures: &Path, planned: &[Planned], ran: Ran) -> anyhow::Result<Report> {
+pub fn assemble(folder: &RunFolder, fixtures: &Path, ran: Ran) -> anyhow::Result<Report> {
     let mut checks = folder.results()?;
+    let planned = ran.plan.iter().flat_map(|plan| &plan.checks);
     let missing: Vec<CheckResult> = planned
-        .iter()
         .filter(|planned| {
             !checks
                 .iter()
@@ -51,18 +37,35 @@ pub fn assemble(folder: &RunFolder, fixtures: &Path, planned: &[Planned], ran: R
         })
         .map(|planned| undecided(fixtures, planned))
         .collect();
-    let complete = missing.is_empty();
+    let incomplete = match (&ran.plan, missing.len()) {
+        (None, _) => Some("nobody wrote down what was to be decided".to_owned()),
+        (Some(_), 0) => None,
+        (Some(plan), missing) => Some(format!("{missing} of {} checks have no outcome", plan.checks.len())),
+    };
     checks.extend(missing);
     checks.sort_by_key(CheckResult::selector);
+    let (command, prove, selection) = match ran.plan {
+        Some(plan) => (plan.command, plan.prove, plan.selection),
+        None => (
+            ran.command,
+            checks.iter().any(|check| !check.twins.is_empty()),
+            Vec::new(),
+        ),
+    };
     Ok(Report {
         api_version: API_VERSION.to_owned(),
         kind: "ConformanceReport".to_owned(),
-        run: ran.run,
-        command: ran.command,
-        date: rfc3339(ran.began),
-        complete,
+        run: folder.id(),
+        command,
+        date: timestamp(ran.began),
+        complete: incomplete.is_none() && selection.is_empty(),
+        incomplete,
+        selection,
+        prove,
         duration_ms: u64::try_from(ran.duration.as_millis()).unwrap_or(u64::MAX),
-        cluster: ran.cluster,
+        suite: SuiteFacts::default(),
+        images: ran.found.images,
+        cluster: ran.found.cluster,
         summary: Summary::of(&checks),
         checks,
     })
@@ -75,23 +78,65 @@ fn undecided(fixtures: &Path, planned: &Planned) -> CheckResult {
     CheckResult::undecided(&planned.id, planned.shape, metadata, reason)
 }
 
-/// Writes a file whole or not at all.
-///
-/// # Errors
-/// The folder or the file cannot be written.
-pub fn write_whole(path: &Path, content: &[u8]) -> anyhow::Result<()> {
-    let folder = path.parent().context("a file has a folder")?;
-    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(content)?;
-    file.persist(path)
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(())
-}
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
 
-fn rfc3339(time: SystemTime) -> String {
-    k8s_openapi::jiff::Timestamp::try_from(time)
-        .unwrap_or_default()
-        .strftime("%Y-%m-%dT%H:%M:%SZ")
-        .to_string()
+    use super::*;
+    use crate::fixture::Shape;
+    use crate::report::model::{OutcomeKind, sample};
+
+    fn plan(ids: &[&str], selection: &[&str]) -> Plan {
+        let planned = |id: &&str| Planned {
+            id: (*id).to_owned(),
+            shape: Shape::Native,
+        };
+        Plan {
+            command: "./scripts/conformance".to_owned(),
+            prove: false,
+            selection: selection.iter().map(|filter| (*filter).to_owned()).collect(),
+            checks: ids.iter().map(planned).collect(),
+        }
+    }
+
+    /// The report of a run that has recorded `logging/lines-arrive@native` alone.
+    fn report(plan: Option<Plan>) -> Report {
+        let results = tempfile::tempdir().expect("a folder");
+        let folder = RunFolder::new(results.path(), "run");
+        folder.record(&sample::report().checks[0]).expect("recorded");
+        let ran = Ran {
+            plan,
+            command: "./scripts/conformance".to_owned(),
+            found: Found::default(),
+            began: SystemTime::UNIX_EPOCH,
+            duration: Duration::ZERO,
+        };
+        assemble(&folder, Path::new("fixtures"), ran).expect("a report")
+    }
+
+    #[rstest]
+    #[case::whole(Some(plan(&["logging/lines-arrive"], &[])), true, None)]
+    #[case::filtered(Some(plan(&["logging/lines-arrive"], &["logging"])), false, None)]
+    #[case::killed(
+        Some(plan(&["logging/lines-arrive", "logging/other"], &[])),
+        false,
+        Some("1 of 2 checks have no outcome")
+    )]
+    #[case::without_a_plan(None, false, Some("nobody wrote down what was to be decided"))]
+    fn only_a_whole_run_is_complete(
+        #[case] plan: Option<Plan>,
+        #[case] complete: bool,
+        #[case] incomplete: Option<&str>,
+    ) {
+        let report = report(plan);
+        assert_eq!(report.complete, complete);
+        assert_eq!(report.incomplete.as_deref(), incomplete);
+    }
+
+    #[test]
+    fn a_planned_check_without_a_record_is_an_error() {
+        let report = report(Some(plan(&["logging/lines-arrive", "logging/other"], &[])));
+        assert_eq!(report.checks[1].outcome, OutcomeKind::Error);
+        assert_eq!(report.summary.exit_code(), 2);
+    }
 }

@@ -6,8 +6,9 @@ use quick_junit::{NonSuccessKind, Report as JunitReport, TestCase, TestCaseStatu
 
 use super::model::{CheckResult, OutcomeKind, Report};
 use super::terminal;
+use crate::display::display_safe;
 
-/// Renders the run. An `error` stays an error, and what was left out is skipped, not passed.
+/// Renders the run. An `error` stays an error. What was left out is skipped, not passed, and so is a recommendation that is not met.
 ///
 /// # Errors
 /// The XML cannot be written.
@@ -27,12 +28,13 @@ pub fn render(report: &Report) -> anyhow::Result<String> {
 fn case(check: &CheckResult, command: &str) -> TestCase {
     let mut status = match check.outcome {
         OutcomeKind::Met => TestCaseStatus::success(),
+        OutcomeKind::NotMet if check.should_not_met() => TestCaseStatus::skipped(),
         OutcomeKind::NotMet => TestCaseStatus::non_success(NonSuccessKind::Failure),
         OutcomeKind::Error => TestCaseStatus::non_success(NonSuccessKind::Error),
         OutcomeKind::NotApplicable | OutcomeKind::Skipped => TestCaseStatus::skipped(),
     };
     if let Some(reason) = &check.reason {
-        status.set_message(reason.as_str());
+        status.set_message(display_safe(reason).as_ref());
     }
     if check.outcome != OutcomeKind::Met {
         status.set_description(terminal::block(check, command));
@@ -41,4 +43,15 @@ fn case(check: &CheckResult, command: &str) -> TestCase {
     case.set_classname(check.area.as_str());
     case.set_time(Duration::from_millis(check.duration_ms));
     case
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::model::sample;
+
+    #[test]
+    fn every_outcome_has_its_status() {
+        insta::assert_snapshot!(render(&sample::report()).expect("XML"));
+    }
 }

@@ -1,6 +1,9 @@
 //! The run model: what was checked, on which cluster, with which outcome.
 
+use std::time::SystemTime;
+
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::fixture::{Level, Metadata, Shape};
 
@@ -19,18 +22,56 @@ pub struct Report {
     pub run: String,
     /// What decides checks on the same cluster again, followed by their names.
     pub command: String,
-    /// When the run began, as RFC 3339 in UTC.
+    /// When the run began; see [`timestamp`].
     pub date: String,
-    /// Whether every planned check has an outcome of its own; a run that was killed is not complete.
+    /// Whether nothing was left out and every planned check has an outcome of its own. A run that was filtered or killed is not complete.
     pub complete: bool,
+    /// Why some checks have no outcome of their own, or why nobody knows whether they all have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incomplete: Option<String>,
+    /// The filters that were given; none if everything was to be decided.
+    pub selection: Vec<String>,
+    /// Whether twins were to run too.
+    pub prove: bool,
     /// How long the run took, in milliseconds.
     pub duration_ms: u64,
+    /// What checked.
+    pub suite: SuiteFacts,
+    /// The fixtures' images on the cluster.
+    pub images: Vec<ImageFacts>,
     /// What was checked.
     pub cluster: ClusterFacts,
     /// How many checks had which outcome.
     pub summary: Summary,
     /// Every check of the run, by id and shape.
     pub checks: Vec<CheckResult>,
+}
+
+/// The suite that made a report; by default this one.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct SuiteFacts {
+    /// Its version.
+    pub version: String,
+    /// The commit it was built from, as `git describe` names it; `unknown` if it was built without git.
+    pub commit: String,
+}
+
+impl Default for SuiteFacts {
+    fn default() -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            commit: env!("SIDECHECK_COMMIT").to_owned(),
+        }
+    }
+}
+
+/// An image of the fixtures.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub struct ImageFacts {
+    /// Its name on the cluster.
+    pub name: String,
+    /// Its digest, `sha256:…`; `unknown` if no node tells it.
+    pub digest: String,
 }
 
 /// What a cluster says about itself. `unknown` stands where it says nothing.
@@ -81,26 +122,19 @@ pub enum OutcomeKind {
     Error,
 }
 
-impl OutcomeKind {
-    /// The word for people.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Met => "met",
-            Self::NotMet => "not met",
-            Self::NotApplicable => "not applicable",
-            Self::Skipped => "skipped",
-            Self::Error => "error",
-        }
-    }
-}
-
 /// A count per outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(missing_docs, reason = "each is the number of checks with that outcome")]
+#[expect(
+    missing_docs,
+    reason = "each of the others is the number of checks with that outcome"
+)]
 pub struct Summary {
     pub met: usize,
+    /// The requirements that are not met.
     pub not_met: usize,
+    /// The recommendations that are not met; the run does not fail because of them.
+    pub should_not_met: usize,
     pub not_applicable: usize,
     pub skipped: usize,
     pub error: usize,
@@ -113,6 +147,7 @@ impl Summary {
         for check in checks {
             *match check.outcome {
                 OutcomeKind::Met => &mut summary.met,
+                OutcomeKind::NotMet if check.level == Level::Should => &mut summary.should_not_met,
                 OutcomeKind::NotMet => &mut summary.not_met,
                 OutcomeKind::NotApplicable => &mut summary.not_applicable,
                 OutcomeKind::Skipped => &mut summary.skipped,
@@ -122,7 +157,7 @@ impl Summary {
         summary
     }
 
-    /// The exit code that the outcomes call for: 2 where the suite could not tell, 1 where something is not met, else 0.
+    /// The exit code that the outcomes call for: 2 if the suite could not tell, 1 if a requirement is not met, else 0.
     pub fn exit_code(self) -> u8 {
         match self {
             Self { error: 1.., .. } => 2,
@@ -131,7 +166,7 @@ impl Summary {
         }
     }
 
-    /// The closing line: a skip is no pass, an error no pass either.
+    /// The closing line: a skip is no pass, an error no pass either, and a recommendation that is not met is none of the three.
     pub fn closing_line(self) -> String {
         format!(
             "{} passed, {} failed, {} skipped",
@@ -165,9 +200,24 @@ pub struct CheckResult {
     /// Why, for every outcome but `met`; one line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// When the check began; see [`timestamp`]. None if it never did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<String>,
     /// From the namespace's creation to the outcome, in milliseconds; twins are not counted.
     pub duration_ms: u64,
-    /// What should have been seen, where it was not.
+    /// The node that the Pod ran on, if one took it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Whether other checks looked at the same Pod.
+    #[serde(default)]
+    pub shared: bool,
+    /// What a reader of the outcome must know: “admission added the container istio-proxy”.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// What was asserted, in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub assertions: Vec<Assertion>,
+    /// What should have been seen and was not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected: Option<String>,
     /// What was seen instead.
@@ -176,7 +226,7 @@ pub struct CheckResult {
     /// The container it was seen at.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
-    /// What to do about it, where the requirement was not met.
+    /// What to do about a requirement that is not met.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remediation: Option<String>,
     /// The folder with the evidence, relative to `target/sidecheck`.
@@ -184,12 +234,15 @@ pub struct CheckResult {
     /// What the check measured on its way; the outcome does not depend on it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub measurements: Vec<Measurement>,
-    /// The twins that ran, and whether the check noticed them.
+    /// What the Pod's containers recorded, earliest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub timeline: Vec<TimelineEvent>,
+    /// The twins, if they were asked for.
     pub twins: Vec<TwinResult>,
 }
 
 impl CheckResult {
-    /// A check that nobody could decide yet, for this reason; without metadata where its fixture cannot be read.
+    /// A check that nobody could decide yet, for this reason; without metadata if its fixture cannot be read.
     pub fn undecided(id: &str, shape: Shape, metadata: Option<&Metadata>, reason: String) -> Self {
         let text = |pick: fn(&Metadata) -> &String| metadata.map_or(String::new(), |metadata| pick(metadata).clone());
         Self {
@@ -202,13 +255,19 @@ impl CheckResult {
             source: text(|metadata| &metadata.source),
             outcome: OutcomeKind::Error,
             reason: Some(reason),
+            started: None,
             duration_ms: 0,
+            node: None,
+            shared: false,
+            notes: Vec::new(),
+            assertions: Vec::new(),
             expected: None,
             observed: None,
             container: None,
             remediation: None,
             evidence: String::new(),
             measurements: Vec::new(),
+            timeline: Vec::new(),
             twins: Vec::new(),
         }
     }
@@ -217,16 +276,75 @@ impl CheckResult {
     pub fn selector(&self) -> String {
         format!("{}@{}", self.id, self.shape)
     }
+
+    /// Whether a recommendation, not a requirement, is not met.
+    pub fn should_not_met(&self) -> bool {
+        self.outcome == OutcomeKind::NotMet && self.level == Level::Should
+    }
+
+    /// Whether the run fails because of this check: a requirement that is not met, or an error.
+    pub fn fails(&self) -> bool {
+        self.outcome == OutcomeKind::Error || self.outcome == OutcomeKind::NotMet && !self.should_not_met()
+    }
+
+    /// The outcome for people.
+    pub fn word(&self) -> &'static str {
+        match self.outcome {
+            _ if self.should_not_met() => "should, not met",
+            OutcomeKind::Met => "met",
+            OutcomeKind::NotMet => "not met",
+            OutcomeKind::NotApplicable => "not applicable",
+            OutcomeKind::Skipped => "skipped",
+            OutcomeKind::Error => "error",
+        }
+    }
+}
+
+/// Something that a check asserted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assertion {
+    /// What was asserted, in a few words; unique within its check.
+    pub label: String,
+    /// The container it is about.
+    pub container: String,
+    /// Whether it held.
+    pub held: bool,
 }
 
 /// Something that a check measured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Measurement {
-    /// What was measured; the same name several times where it was measured several times.
+    /// What was measured; the same name each time if it was measured several times.
     pub name: String,
     /// How long it took, in milliseconds.
     pub duration_ms: u64,
+}
+
+/// Something that a container recorded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TimelineEvent {
+    /// When, in milliseconds since the first event of the timeline.
+    pub t_ms: f64,
+    /// The container.
+    pub container: String,
+    /// The event's name.
+    pub event: String,
+    /// What belongs to the event.
+    pub fields: Map<String, Value>,
+}
+
+/// What became of a twin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum TwinOutcome {
+    /// The check's outcome was `not met`, at the expected assertion.
+    Caught,
+    /// It was not.
+    Missed,
+    /// The twin did not run.
+    NotProved,
 }
 
 /// A twin's run.
@@ -235,10 +353,28 @@ pub struct Measurement {
 pub struct TwinResult {
     /// What was different.
     pub name: String,
-    /// Whether the check's outcome was `not met`, for the expected reason.
-    pub caught: bool,
-    /// What the check said.
-    pub observed: String,
+    /// What became of it.
+    pub result: TwinOutcome,
+    /// Why, unless it was caught.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The assertion that did not hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assertion: Option<String>,
+    /// What the check observed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed: Option<String>,
+    /// The folder with the evidence, relative to `target/sidecheck`; none if the twin did not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<String>,
+}
+
+/// A point in time as reports write it: RFC 3339 in UTC, to the millisecond.
+pub fn timestamp(time: SystemTime) -> String {
+    k8s_openapi::jiff::Timestamp::try_from(time)
+        .unwrap_or_default()
+        .strftime("%Y-%m-%dT%H:%M:%S%.3fZ")
+        .to_string()
 }
 
 /// A report with one check of most outcomes, for the tests of its renderings.
@@ -260,9 +396,30 @@ pub(crate) mod sample {
             CheckResult {
                 expected: Some("`line 1` to `line 5` before “end”".to_owned()),
                 observed: Some("3 lines; number 4 is None instead of Some(\"line 4\")".to_owned()),
+                assertions: vec![Assertion {
+                    label: "every line arrives".to_owned(),
+                    container: "shipper".to_owned(),
+                    held: false,
+                }],
+                timeline: vec![TimelineEvent {
+                    t_ms: 0.0,
+                    container: "main".to_owned(),
+                    event: "wrote".to_owned(),
+                    fields: Map::from_iter([("n".to_owned(), Value::from(1))]),
+                }],
+                notes: vec!["admission added the container istio-proxy".to_owned()],
                 container: Some("shipper".to_owned()),
                 remediation: Some("Look at the node's file system.".to_owned()),
                 ..check("logging/last-lines-survive", OutcomeKind::NotMet)
+            },
+            CheckResult {
+                level: Level::Should,
+                requirement: "Every line SHOULD arrive within a second.".to_owned(),
+                reason: Some("Every line SHOULD arrive within a second.".to_owned()),
+                expected: Some("all lines within 1 s".to_owned()),
+                observed: Some("the last one after 1.4 s".to_owned()),
+                shared: true,
+                ..check("logging/lines-arrive-soon", OutcomeKind::NotMet)
             },
             CheckResult {
                 reason: Some("the cluster has no IPv6".to_owned()),
@@ -278,9 +435,17 @@ pub(crate) mod sample {
             kind: "ConformanceReport".to_owned(),
             run: "1a2b3c4d".to_owned(),
             command: "./scripts/conformance --kubernetes 1.36".to_owned(),
-            date: "2026-01-31T12:00:00Z".to_owned(),
-            complete: true,
+            date: timestamp(SystemTime::UNIX_EPOCH),
+            complete: false,
+            incomplete: Some("1 of 5 checks have no outcome".to_owned()),
+            selection: vec!["logging".to_owned(), "network".to_owned()],
+            prove: true,
             duration_ms: 4200,
+            suite: SuiteFacts::default(),
+            images: vec![ImageFacts {
+                name: "localhost/sidecheck/agent:v1".to_owned(),
+                digest: "sha256:1a2b".to_owned(),
+            }],
             cluster: ClusterFacts {
                 version: "v1.37.0".to_owned(),
                 distribution: "kind".to_owned(),
@@ -295,28 +460,34 @@ pub(crate) mod sample {
     }
 
     fn check(id: &str, outcome: OutcomeKind) -> CheckResult {
+        let twin = TwinResult {
+            name: "nobody writes".to_owned(),
+            result: TwinOutcome::Caught,
+            reason: None,
+            assertion: Some("every line arrives".to_owned()),
+            observed: Some("0 lines".to_owned()),
+            evidence: Some(format!("runs/1a2b3c4d/evidence/{id}@native-twin-1")),
+        };
+        let skipped = TwinResult {
+            name: "main and sidecar share nothing".to_owned(),
+            result: TwinOutcome::NotProved,
+            reason: Some("the cluster does not allow privileged containers".to_owned()),
+            assertion: None,
+            observed: None,
+            evidence: None,
+        };
         CheckResult {
-            id: id.to_owned(),
-            area: id.split('/').next().unwrap_or_default().to_owned(),
-            shape: Shape::Native,
-            level: Level::Must,
             rows: vec!["A3".to_owned()],
             requirement: "Every line MUST arrive.".to_owned(),
             source: "https://kubernetes.io/docs/".to_owned(),
             outcome,
             reason: None,
+            started: Some(timestamp(SystemTime::UNIX_EPOCH)),
             duration_ms: 2100,
-            expected: None,
-            observed: None,
-            container: None,
-            remediation: None,
+            node: Some("worker-1".to_owned()),
             evidence: format!("runs/1a2b3c4d/evidence/{id}@native"),
-            measurements: Vec::new(),
-            twins: vec![TwinResult {
-                name: "nobody writes".to_owned(),
-                caught: true,
-                observed: "0 lines".to_owned(),
-            }],
+            twins: vec![twin, skipped],
+            ..CheckResult::undecided(id, Shape::Native, None, String::new())
         }
     }
 
@@ -332,8 +503,17 @@ pub(crate) mod sample {
     #[test]
     fn the_schema_refuses_what_it_does_not_know() {
         let schema = serde_json::from_str(include_str!("../../../docs/conformance-report.schema.json")).expect("JSON");
-        let mut report = serde_json::to_value(report()).expect("JSON");
-        report["checks"][0]["outcome"] = "passed".into();
-        assert!(!jsonschema::is_valid(&schema, &report));
+        let report = serde_json::to_value(report()).expect("JSON");
+        for place in [
+            "/checks/0/outcome",
+            "/checks/0/twins/0/result",
+            "/checks/0/other",
+            "/other",
+        ] {
+            let mut changed = report.clone();
+            let (parent, key) = place.rsplit_once('/').expect("a place");
+            changed.pointer_mut(parent).expect("an object")[key] = "passed".into();
+            assert!(!jsonschema::is_valid(&schema, &changed), "{place}");
+        }
     }
 }

@@ -1,12 +1,61 @@
-//! Outcomes on disk: one file a check, written at once, so that a killed run leaves a readable partial result.
+//! Runs on disk: what was planned, and one file a check, written at once, so that a killed run leaves a readable partial result.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::Context;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
-use super::assemble::write_whole;
-use super::model::CheckResult;
+use super::model::{CheckResult, ClusterFacts, ImageFacts};
+use crate::fixture::Shape;
+
+/// The file with the [`Plan`].
+const PLAN: &str = "plan.json";
+/// The file with what was [`Found`].
+const FOUND: &str = "found.json";
+
+/// What a run was to decide, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Plan {
+    /// See [`super::model::Report::command`].
+    pub command: String,
+    /// Whether twins run too.
+    pub prove: bool,
+    /// The filters that were given; none if everything was to be decided.
+    pub selection: Vec<String>,
+    /// The checks that were to be decided.
+    pub checks: Vec<Planned>,
+}
+
+/// A check that a run was to decide.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Planned {
+    /// The check's id.
+    pub id: String,
+    /// The shape.
+    pub shape: Shape,
+}
+
+impl Planned {
+    /// The check and its shape, as they are given on the command line.
+    pub fn selector(&self) -> String {
+        format!("{}@{}", self.id, self.shape)
+    }
+}
+
+/// What a run found before its first check.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// What the cluster says about itself.
+    pub cluster: ClusterFacts,
+    /// The fixtures' images on it.
+    pub images: Vec<ImageFacts>,
+}
 
 /// The folder of one run: `target/sidecheck/runs/<run id>`.
 #[derive(Clone, Debug)]
@@ -18,7 +67,40 @@ impl RunFolder {
     /// The folder of the run `id` below `results`; it is made when something is written.
     pub fn new(results: &Path, id: &str) -> Self {
         Self {
-            path: results.join("runs").join(id),
+            path: runs(results).join(id),
+        }
+    }
+
+    /// Makes the folder of a run that begins.
+    ///
+    /// # Errors
+    /// There was such a run before, or the folder cannot be made.
+    pub fn create(results: &Path, id: &str) -> anyhow::Result<Self> {
+        let folder = Self::new(results, id);
+        fs::create_dir_all(runs(results))
+            .and_then(|()| fs::create_dir(&folder.path))
+            .with_context(|| format!("the run {id} cannot have the folder {}", folder.path.display()))?;
+        Ok(folder)
+    }
+
+    /// The folder of every run below `results`, the latest first.
+    pub fn all(results: &Path) -> Vec<Self> {
+        let mut folders: Vec<(SystemTime, PathBuf)> = fs::read_dir(runs(results))
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| {
+                let entry = entry.ok()?;
+                Some((entry.metadata().ok()?.modified().ok()?, entry.path()))
+            })
+            .collect();
+        folders.sort();
+        folders.into_iter().rev().map(|(_, path)| Self { path }).collect()
+    }
+
+    /// Keeps the folders of the latest `kept` runs only. One that cannot be removed stays.
+    pub fn prune(results: &Path, kept: usize) {
+        for folder in Self::all(results).iter().skip(kept) {
+            fs::remove_dir_all(&folder.path).ok();
         }
     }
 
@@ -27,10 +109,54 @@ impl RunFolder {
         &self.path
     }
 
-    /// Where one check's evidence is kept; `twin` is the twin's number where the run was a twin's.
+    /// The run's id.
+    pub fn id(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// Where one check's evidence is kept; `twin` is the twin's number if the run was a twin's.
     pub fn evidence(&self, id: &str, shape: impl std::fmt::Display, twin: Option<usize>) -> PathBuf {
         let twin = twin.map_or(String::new(), |number| format!("-twin-{}", number + 1));
         self.path.join("evidence").join(format!("{id}@{shape}{twin}"))
+    }
+
+    /// Writes what the run is to decide.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write_plan(&self, plan: &Plan) -> anyhow::Result<()> {
+        self.write(PLAN, plan)
+    }
+
+    /// What the run was to decide; nothing is known of a run that nextest alone started.
+    pub fn plan(&self) -> Option<Plan> {
+        self.read(PLAN)
+    }
+
+    /// Writes what the run found before its first check.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write_found(&self, found: &Found) -> anyhow::Result<()> {
+        self.write(FOUND, found)
+    }
+
+    /// What the run found before its first check, if it got that far.
+    pub fn found(&self) -> Option<Found> {
+        self.read(FOUND)
+    }
+
+    /// Writes a value as JSON into the file `name`, whole or not at all.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write(&self, name: &str, value: &impl Serialize) -> anyhow::Result<()> {
+        write_whole(&self.path.join(name), &serde_json::to_vec_pretty(value)?)
+    }
+
+    /// The value in the file `name`; none if there is no such file or it does not hold one.
+    pub fn read<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        serde_json::from_slice(&fs::read(self.path.join(name)).ok()?).ok()
     }
 
     /// Writes a check's outcome, whole or not at all.
@@ -38,8 +164,7 @@ impl RunFolder {
     /// # Errors
     /// The file cannot be written.
     pub fn record(&self, result: &CheckResult) -> anyhow::Result<()> {
-        let path = self.path.join("checks").join(format!("{}.json", result.selector()));
-        write_whole(&path, &serde_json::to_vec_pretty(result)?)
+        self.write(&format!("checks/{}.json", result.selector()), result)
     }
 
     /// Every outcome recorded so far, by id and shape.
@@ -47,22 +172,92 @@ impl RunFolder {
     /// # Errors
     /// A record cannot be read.
     pub fn results(&self) -> anyhow::Result<Vec<CheckResult>> {
-        let mut results = Vec::new();
+        self.results_beyond(&mut BTreeSet::new())
+    }
+
+    /// The outcomes recorded in other files than those of `seen`, by id and shape; their files are added to `seen`.
+    ///
+    /// # Errors
+    /// A record cannot be read.
+    pub fn results_beyond(&self, seen: &mut BTreeSet<PathBuf>) -> anyhow::Result<Vec<CheckResult>> {
+        let mut results: Vec<CheckResult> = Vec::new();
         let Ok(areas) = fs::read_dir(self.path.join("checks")) else {
             return Ok(results);
         };
         for area in areas {
             for file in fs::read_dir(area?.path())? {
                 let path = file?.path();
-                if path.extension().is_some_and(|ending| ending == "json") {
-                    let text = fs::read(&path)?;
-                    results.push(
-                        serde_json::from_slice(&text).with_context(|| format!("not a record: {}", path.display()))?,
-                    );
+                if path.extension().is_none_or(|ending| ending != "json") || seen.contains(&path) {
+                    continue;
                 }
+                let text = fs::read(&path)?;
+                let result = serde_json::from_slice(&text);
+                results.push(result.with_context(|| format!("not a record: {}", path.display()))?);
+                seen.insert(path);
             }
         }
         results.sort_by_key(CheckResult::selector);
         Ok(results)
+    }
+}
+
+fn runs(results: &Path) -> PathBuf {
+    results.join("runs")
+}
+
+/// Writes a file whole or not at all.
+///
+/// # Errors
+/// The folder or the file cannot be written.
+pub fn write_whole(path: &Path, content: &[u8]) -> anyhow::Result<()> {
+    let folder = path.parent().context("a file has a folder")?;
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(content)?;
+    file.persist(path)
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::model::sample;
+
+    #[test]
+    fn a_record_is_read_once() {
+        let results = tempfile::tempdir().expect("a folder");
+        let folder = RunFolder::create(results.path(), "first").expect("a folder");
+        let checks = sample::report().checks;
+        let mut seen = BTreeSet::new();
+        for check in &checks {
+            folder.record(check).expect("recorded");
+            let new = folder.results_beyond(&mut seen).expect("records");
+            assert_eq!(new.len(), 1);
+            assert_eq!(new[0].selector(), check.selector());
+        }
+        assert_eq!(folder.results().expect("records").len(), checks.len());
+    }
+
+    #[test]
+    fn a_run_never_writes_into_the_folder_of_another() {
+        let results = tempfile::tempdir().expect("a folder");
+        RunFolder::create(results.path(), "first").expect("a folder");
+        let again = RunFolder::create(results.path(), "first").expect_err("there is one");
+        assert!(format!("{again:#}").contains("the run first cannot have the folder"));
+    }
+
+    #[test]
+    fn old_runs_are_removed() {
+        let results = tempfile::tempdir().expect("a folder");
+        for (seconds, id) in (1..).zip(["first", "second", "third"]) {
+            let folder = RunFolder::create(results.path(), id).expect("a folder");
+            let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+            let file = fs::File::open(folder.path()).expect("the folder");
+            file.set_modified(time).expect("a time");
+        }
+        RunFolder::prune(results.path(), 2);
+        let left: Vec<String> = RunFolder::all(results.path()).iter().map(RunFolder::id).collect();
+        assert_eq!(left, ["third", "second"]);
     }
 }

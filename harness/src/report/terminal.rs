@@ -4,51 +4,84 @@ use std::fmt::Write;
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use super::model::{CheckResult, Measurement, OutcomeKind, Report, Summary};
+use super::model::{CheckResult, Measurement, OutcomeKind, Report, Summary, TwinOutcome};
+use crate::display::{display_line, display_safe, shortened};
 
 /// The whole result: the cluster, a table by area, then what was not met or could not be decided, last.
 pub fn render(report: &Report) -> String {
     let mut text = String::new();
     let cluster = &report.cluster;
-    let _ = writeln!(
-        text,
-        "Kubernetes {} · {} · {} · kernel {} · Pod network {}\n",
+    let facts = format!(
+        "Kubernetes {} · {} · {} · kernel {} · Pod network {}",
         cluster.version, cluster.distribution, cluster.runtime, cluster.kernel, cluster.cni
     );
+    let _ = writeln!(text, "{}\n", display_line(&facts));
     let _ = writeln!(text, "{}\n", table(report));
     let measured: Vec<String> = report.checks.iter().filter_map(measured).collect();
     if !measured.is_empty() {
         let _ = writeln!(text, "{}\n", measured.join("\n"));
     }
-    for outcome in [
-        OutcomeKind::Skipped,
-        OutcomeKind::NotApplicable,
-        OutcomeKind::NotMet,
-        OutcomeKind::Error,
-    ] {
-        for check in report.checks.iter().filter(|check| check.outcome == outcome) {
+    let kinds: [fn(&CheckResult) -> bool; 5] = [
+        |check| check.outcome == OutcomeKind::Skipped,
+        |check| check.outcome == OutcomeKind::NotApplicable,
+        |check| check.outcome == OutcomeKind::NotMet && !check.should_not_met(),
+        CheckResult::should_not_met,
+        |check| check.outcome == OutcomeKind::Error,
+    ];
+    for is_kind in kinds {
+        for check in report.checks.iter().filter(|check| is_kind(check)) {
             let _ = writeln!(text, "{}", block(check, &report.command));
         }
     }
     let seconds = report.duration_ms as f64 / 1000.0;
     let _ = writeln!(text, "{} checks in {seconds:.1} s", report.checks.len());
-    let twins: Vec<bool> = report
-        .checks
-        .iter()
-        .flat_map(|check| &check.twins)
-        .map(|twin| twin.caught)
-        .collect();
-    if !twins.is_empty() {
-        let caught = twins.iter().filter(|caught| **caught).count();
-        let _ = writeln!(text, "proved able to fail: {caught} of {} twins noticed", twins.len());
+    for line in [twins(report), unproved(report), recommendations(report)]
+        .into_iter()
+        .flatten()
+    {
+        let _ = writeln!(text, "{line}");
     }
-    text
+    if !report.selection.is_empty() {
+        let _ = writeln!(text, "This run was filtered: {}", report.selection.join(" "));
+    }
+    if let Some(reason) = &report.incomplete {
+        let _ = writeln!(text, "This run is not complete: {reason}");
+    }
+    display_safe(&text).into_owned()
+}
+
+fn twins(report: &Report) -> Option<String> {
+    let ran = |twin: &TwinOutcome| *twin != TwinOutcome::NotProved;
+    let twins: Vec<TwinOutcome> = twin_outcomes(report).filter(ran).collect();
+    let caught = twins.iter().filter(|twin| **twin == TwinOutcome::Caught).count();
+    (!twins.is_empty()).then(|| format!("proved able to fail: {caught} of {} twins noticed", twins.len()))
+}
+
+fn unproved(report: &Report) -> Option<String> {
+    let count = twin_outcomes(report)
+        .filter(|twin| *twin == TwinOutcome::NotProved)
+        .count();
+    (count > 0).then(|| format!("not proved: {count} twins did not run"))
+}
+
+fn twin_outcomes(report: &Report) -> impl Iterator<Item = TwinOutcome> {
+    let twins = report.checks.iter().flat_map(|check| &check.twins);
+    twins.map(|twin| twin.result)
+}
+
+fn recommendations(report: &Report) -> Option<String> {
+    match report.summary.should_not_met {
+        0 => None,
+        1 => Some("1 recommendation is not met".to_owned()),
+        count => Some(format!("{count} recommendations are not met")),
+    }
 }
 
 fn table(report: &Report) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header([
+    let with_should = report.summary.should_not_met > 0;
+    let mut header = vec![
         "area",
         "met",
         "not met",
@@ -56,37 +89,40 @@ fn table(report: &Report) -> Table {
         "skipped",
         "error",
         "slowest",
-    ]);
+    ];
+    if with_should {
+        header.insert(3, "should, not met");
+    }
+    table.set_header(header);
     let mut areas: Vec<&str> = report.checks.iter().map(|check| check.area.as_str()).collect();
     areas.dedup();
     for area in areas {
         let checks: Vec<&CheckResult> = report.checks.iter().filter(|check| check.area == area).collect();
-        let slowest = checks.iter().map(|check| check.duration_ms).max().unwrap_or_default();
-        table.add_row(row(area, Summary::of(checks), slowest));
+        table.add_row(row(area, with_should, &checks));
     }
-    let slowest = report
-        .checks
-        .iter()
-        .map(|check| check.duration_ms)
-        .max()
-        .unwrap_or_default();
-    table.add_row(row("all", report.summary, slowest));
+    table.add_row(row("all", with_should, &report.checks.iter().collect::<Vec<_>>()));
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table
 }
 
-fn row(name: &str, summary: Summary, slowest: u64) -> Vec<String> {
-    let mut row = vec![name.to_owned()];
-    let counts = [
+fn row(name: &str, with_should: bool, checks: &[&CheckResult]) -> Vec<String> {
+    let summary = Summary::of(checks.iter().copied());
+    let mut counts = vec![
         summary.met,
         summary.not_met,
         summary.not_applicable,
         summary.skipped,
         summary.error,
     ];
-    row.extend(counts.map(|count| if count == 0 { "·".to_owned() } else { count.to_string() }));
+    if with_should {
+        counts.insert(2, summary.should_not_met);
+    }
+    let shown = |count: usize| if count == 0 { "·".to_owned() } else { count.to_string() };
+    let slowest = checks.iter().map(|check| check.duration_ms).max().unwrap_or_default();
+    let mut row = vec![name.to_owned()];
+    row.extend(counts.into_iter().map(shown));
     row.push(format!("{:.1} s", slowest as f64 / 1000.0));
     row
 }
@@ -107,16 +143,23 @@ fn measured(check: &CheckResult) -> Option<String> {
     (!last.is_empty()).then_some(text)
 }
 
+/// One check's outcome in a line, as it is shown while the run goes on.
+pub fn line(check: &CheckResult) -> String {
+    let seconds = check.duration_ms as f64 / 1000.0;
+    let text = format!("{:<15} {seconds:>6.1} s  {}", check.word(), check.selector());
+    display_line(&text).into_owned()
+}
+
 /// One check's outcome, with all that is needed to understand it and to run it again; `command` decides checks on the same cluster.
 pub fn block(check: &CheckResult, command: &str) -> String {
-    let mut text = format!("{}: {}\n", check.outcome.word(), check.selector());
-    let mut line = |name: &str, value: &str| {
-        let value = printable(value).replace('\n', "\n               ");
-        let _ = writeln!(text, "  {name:<12} {value}");
-    };
+    let mut text = format!("{}: {}\n", check.word(), check.selector());
     if check.outcome == OutcomeKind::Met {
         return text;
     }
+    let mut line = |name: &str, value: &str| {
+        let value = shortened(value).replace('\n', "\n               ");
+        let _ = writeln!(text, "  {name:<12} {value}");
+    };
     if !check.requirement.is_empty() {
         line("requirement", &check.requirement);
     }
@@ -133,6 +176,9 @@ pub fn block(check: &CheckResult, command: &str) -> String {
     if let Some(reason) = check.reason.as_ref().filter(|_| check.outcome != OutcomeKind::NotMet) {
         line("reason", reason);
     }
+    for note in &check.notes {
+        line("note", note);
+    }
     if let Some(remediation) = &check.remediation {
         line("what to do", remediation);
     }
@@ -145,20 +191,7 @@ pub fn block(check: &CheckResult, command: &str) -> String {
         }
         line("run again", &format!("{command} {}", check.selector()));
     }
-    text
-}
-
-/// Text from containers, without what could steer a terminal.
-fn printable(text: &str) -> String {
-    text.chars()
-        .map(|letter| {
-            if letter.is_control() && letter != '\n' && letter != '\t' {
-                '\u{fffd}'
-            } else {
-                letter
-            }
-        })
-        .collect()
+    display_safe(&text).into_owned()
 }
 
 #[cfg(test)]
