@@ -1,11 +1,10 @@
 //! What the environment says: where the project, its cache and its results are, and how a run is meant.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::path::{Path, PathBuf};
 
-use crate::cluster::versions;
-use crate::report::records::RunFolder;
-use crate::scenario::{Keep, Setting};
+use anyhow::bail;
 
 /// Names an existing cluster: a context of the kubeconfig.
 pub const CONTEXT: &str = "SIDECHECK_CONTEXT";
@@ -13,8 +12,10 @@ pub const CONTEXT: &str = "SIDECHECK_CONTEXT";
 pub const KUBECONFIG: &str = "SIDECHECK_KUBECONFIG";
 /// The Kubernetes minor version of the cluster to make.
 pub const KUBERNETES: &str = "SIDECHECK_KUBERNETES";
-/// The run's id.
+/// The run's id; see [`checked_run`].
 pub const RUN: &str = "SIDECHECK_RUN";
+/// The checks that a filtered run decides, as `ID@SHAPE,…`; everything if it is not set.
+pub const SELECTION: &str = "SIDECHECK_SELECTION";
 /// `1` runs the twins too.
 pub const PROVE: &str = "SIDECHECK_PROVE";
 /// `never`, `on-failure` or `always`: which namespaces stay.
@@ -24,6 +25,9 @@ pub const IMAGE_PREFIX: &str = "SIDECHECK_IMAGE_PREFIX";
 
 /// An archive of the fixtures' images, made by `sidecheck images archive`, where they cannot be built.
 pub const IMAGES: &str = "SIDECHECK_IMAGES";
+
+/// The Kubernetes version of the harness's own cluster if none is named.
+pub const DEFAULT_KUBERNETES: &str = "1.37";
 
 /// A variable's value, unless it is empty.
 pub fn value(name: &str) -> Option<String> {
@@ -65,11 +69,35 @@ pub fn relative(path: &Path) -> String {
     path.strip_prefix(results()).unwrap_or(path).display().to_string()
 }
 
-/// The id of this run: given by `sidecheck run`, else nextest's, else the process'.
-pub fn run_id() -> String {
-    value(RUN)
-        .or_else(|| value("NEXTEST_RUN_ID"))
-        .unwrap_or_else(|| format!("process-{}", std::process::id()))
+/// The id of this run: given by `sidecheck run`, else the beginning of nextest's, else made of the process' number.
+///
+/// # Errors
+/// The given one is no id; see [`checked_run`].
+pub fn run_id() -> anyhow::Result<String> {
+    if let Some(given) = value(RUN) {
+        return checked_run(&given);
+    }
+    // A UUID: its first eight digits are as good as all.
+    let nextest = value("NEXTEST_RUN_ID").map(|id| id.chars().take(8).collect::<String>());
+    nextest.map_or_else(|| Ok(format!("process-{}", std::process::id())), |id| checked_run(&id))
+}
+
+/// The id of a run as it was given. It names a folder and is a label's value: at most 40 of `a-z`, `0-9` and `-`, with no `-` at either end.
+///
+/// # Errors
+/// It is something else.
+pub fn checked_run(id: &str) -> anyhow::Result<String> {
+    let allowed = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-';
+    if id.is_empty() || id.len() > 40 || !id.chars().all(allowed) || id.starts_with('-') || id.ends_with('-') {
+        bail!("{RUN}: “{id}” is no id of a run; use up to 40 of a-z, 0-9 and -, with a letter or digit at both ends");
+    }
+    Ok(id.to_owned())
+}
+
+/// The checks that this run decides, as `ID@SHAPE`; none if it decides them all.
+pub fn selection() -> Option<BTreeSet<String>> {
+    let selected = value(SELECTION)?;
+    Some(selected.split(',').map(|check| check.trim().to_owned()).collect())
 }
 
 /// The command that decides checks on the cluster that the environment names.
@@ -82,24 +110,30 @@ pub fn command_on(context: Option<&str>, kubernetes: Option<&str>) -> String {
     let command = "./scripts/conformance";
     match (context, kubernetes) {
         (Some(context), _) => format!("{command} --context {context}"),
-        (None, Some(version)) if version != versions::DEFAULT => format!("{command} --kubernetes {version}"),
+        (None, Some(version)) if version != DEFAULT_KUBERNETES => format!("{command} --kubernetes {version}"),
         _ => command.to_owned(),
     }
 }
 
-/// Everything a check needs to know.
-pub fn setting() -> Setting {
-    let run = run_id();
-    Setting {
-        fixtures: root().join("fixtures"),
-        folder: RunFolder::new(&results(), &run),
-        run,
-        prove: value(PROVE).is_some_and(|value| value == "1"),
-        keep: match value(KEEP).as_deref() {
-            Some("always") => Keep::Always,
-            Some("on-failure") => Keep::OnFailure,
-            _ => Keep::Never,
-        },
-        target: None,
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::checked_run;
+
+    #[rstest]
+    #[case("1a2b3c4d", true)]
+    #[case("nightly-2026-01-31", true)]
+    #[case("a", true)]
+    #[case("a123456789b123456789c123456789d123456789", true)]
+    #[case("a123456789b123456789c123456789d123456789e", false)]
+    #[case("", false)]
+    #[case("-a", false)]
+    #[case("a-", false)]
+    #[case("A", false)]
+    #[case("a/../b", false)]
+    #[case("a b", false)]
+    fn a_run_has_a_name_that_is_good_for_folders_and_labels(#[case] id: &str, #[case] good: bool) {
+        assert_eq!(checked_run(id).is_ok(), good);
     }
 }

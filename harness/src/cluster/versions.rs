@@ -8,9 +8,6 @@ use anyhow::anyhow;
 /// Everything that is pinned per version, in the one table that the scripts read too.
 const TABLE: &str = include_str!("../../../scripts/kubernetes-versions.tsv");
 
-/// The version that is used where none is given.
-pub const DEFAULT: &str = "1.37";
-
 /// A version that a cluster can be made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KubernetesVersion {
@@ -86,10 +83,11 @@ impl fmt::Display for KubernetesVersion {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::environment;
 
     #[test]
     fn the_default_is_known() {
-        let version: KubernetesVersion = DEFAULT.parse().expect("known");
+        let version: KubernetesVersion = environment::DEFAULT_KUBERNETES.parse().expect("known");
         assert!(version.full.starts_with("v1.37."));
         assert!(version.is_at_least(33) && !version.is_at_least(38));
     }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use sidecheck::cluster::kind::KindCluster;
-use sidecheck::cluster::versions::{self, KubernetesVersion};
+use sidecheck::cluster::versions::KubernetesVersion;
 use sidecheck::cluster::{Cluster, Target};
 use sidecheck::environment;
 
@@ -15,7 +15,7 @@ pub struct ClusterOptions {
     #[arg(long, env = environment::CONTEXT, value_name = "NAME")]
     pub context: Option<String>,
     /// The Kubernetes version of the harness's own cluster
-    #[arg(long, env = environment::KUBERNETES, value_name = "VERSION", default_value = versions::DEFAULT)]
+    #[arg(long, env = environment::KUBERNETES, value_name = "VERSION", default_value = environment::DEFAULT_KUBERNETES)]
     pub kubernetes: String,
 }
 

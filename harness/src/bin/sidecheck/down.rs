@@ -3,7 +3,6 @@
 use clap::Args;
 use sidecheck::cluster::engine::Engine;
 use sidecheck::cluster::kind::{self, KindCluster};
-use sidecheck::cluster::versions;
 use sidecheck::environment;
 
 use crate::Usage;
@@ -12,7 +11,7 @@ use crate::Usage;
 #[derive(Args)]
 pub struct Down {
     /// Its Kubernetes version
-    #[arg(long, env = environment::KUBERNETES, value_name = "VERSION", default_value = versions::DEFAULT)]
+    #[arg(long, env = environment::KUBERNETES, value_name = "VERSION", default_value = environment::DEFAULT_KUBERNETES)]
     kubernetes: String,
     /// Every cluster that the harness made
     #[arg(long, conflicts_with = "kubernetes")]
