@@ -10,11 +10,13 @@ use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::config::Kubeconfig;
 use kube::runtime::wait::await_condition;
 use kube::{Api, Client, ResourceExt};
+use rstest::rstest;
 use serde_json::json;
+use sidecheck::cluster::namespace::RUN_LABEL;
 use sidecheck::cluster::{Cluster, Target};
 use sidecheck::report::model::{CheckResult, OutcomeKind};
 use sidecheck::report::records::RunFolder;
-use sidecheck::scenario::{Keep, RUN_LABEL, Setting, check_in, remove_namespaces, wait_until_gone};
+use sidecheck::scenario::{Keep, Setting, check_in, remove_namespaces, wait_until_gone};
 use sidecheck::{ScenarioPod, Shape, Verdict, environment, patience};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
@@ -315,11 +317,15 @@ fn send(signal: &str, process: u32) {
     assert!(sent.success());
 }
 
+/// A terminal sends ctrl-c to every process of the foreground group; a signal that a supervisor sends goes to the command alone.
+#[rstest]
+#[case::ctrl_c(|run: &std::process::Child| send_to_all("-INT", run))]
+#[case::sigterm(|run: &std::process::Child| send("-TERM", run.id()))]
 #[tokio::test]
-async fn alone_ctrl_c_ends_the_run_and_leaves_nothing() {
+async fn alone_a_signal_ends_the_run_and_leaves_nothing(#[case] interrupt: fn(&std::process::Child)) {
     let (client, folder) = (client().await, TempDir::new().expect("a folder"));
     let mut run = started(&client, folder.path()).await;
-    send_to_all("-INT", &run);
+    interrupt(&run);
     let status = run.wait().expect("an end");
     assert_eq!(status.code(), Some(2));
     let out = fs::read_to_string(folder.path().join("out")).expect("output");

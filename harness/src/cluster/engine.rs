@@ -104,13 +104,9 @@ impl Engine {
     /// # Errors
     /// The engine does not answer.
     pub async fn has_image(&self, image: &str) -> anyhow::Result<bool> {
-        let output = self
-            .command()
-            .args(["image", "inspect", image])
-            .output()
-            .await
-            .with_context(|| format!("{} cannot be called", self.program))?;
-        Ok(output.status.success())
+        let mut inspect = self.command();
+        inspect.args(["image", "inspect", image]).stderr(Stdio::null());
+        Ok(end_of(&mut inspect, patience::ENGINE).await?.status.success())
     }
 }
 
@@ -131,23 +127,33 @@ pub async fn run_aloud(command: &mut Command, limit: Duration) -> anyhow::Result
 }
 
 async fn finish(command: &mut Command, limit: Duration) -> anyhow::Result<Output> {
-    let name = command.as_std().get_program().to_string_lossy().into_owned();
-    let child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .with_context(|| format!("{name} cannot be called"))?;
-    let output = tokio::time::timeout(limit, child.wait_with_output())
-        .await
-        .with_context(|| format!("{name} did not end within {limit:?}"))?
-        .with_context(|| format!("{name} cannot be waited for"))?;
+    let output = end_of(command, limit).await?;
     if !output.status.success() {
         const SHOWN: usize = 12;
+        let name = name(command);
         let text = String::from_utf8_lossy(&output.stderr);
         let lines: Vec<&str> = text.lines().collect();
         let last = lines[lines.len().saturating_sub(SHOWN)..].join("\n");
         bail!("{name} failed ({}):\n{last}", output.status);
     }
     Ok(output)
+}
+
+/// Runs a command to its end, whatever that is; it is killed after `limit`.
+async fn end_of(command: &mut Command, limit: Duration) -> anyhow::Result<Output> {
+    let name = name(command);
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("{name} cannot be called"))?;
+    tokio::time::timeout(limit, child.wait_with_output())
+        .await
+        .with_context(|| format!("{name} did not end within {limit:?}"))?
+        .with_context(|| format!("{name} cannot be waited for"))
+}
+
+fn name(command: &Command) -> String {
+    command.as_std().get_program().to_string_lossy().into_owned()
 }

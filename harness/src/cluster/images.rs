@@ -11,6 +11,8 @@ use tokio::process::Command;
 
 use super::Cluster;
 use super::engine::{self, Engine};
+use super::request::limited;
+use crate::report::model::ImageFacts;
 use crate::{environment, patience};
 
 /// What the fixtures' images are called.
@@ -42,8 +44,7 @@ pub async fn load(engine: &Engine, cluster: &Cluster, name: &str) -> anyhow::Res
     let archive = archive().await?;
     let content = archive.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let nodes: Api<Node> = Api::all(cluster.client.clone());
-    let stale: Vec<Node> = nodes
-        .list(&ListParams::default())
+    let stale: Vec<Node> = limited("list the nodes", nodes.list(&ListParams::default()))
         .await?
         .into_iter()
         .filter(|node| node.annotations().get(LOADED) != Some(&content))
@@ -58,9 +59,12 @@ pub async fn load(engine: &Engine, cluster: &Cluster, name: &str) -> anyhow::Res
         .context("the fixtures' images cannot be loaded into the cluster")?;
     let mark = json!({"metadata": {"annotations": {LOADED: content}}});
     for node in stale {
-        nodes
-            .patch(&node.name_any(), &PatchParams::default(), &Patch::Merge(&mark))
-            .await?;
+        let name = node.name_any();
+        limited(
+            "mark the node",
+            nodes.patch(&name, &PatchParams::default(), &Patch::Merge(&mark)),
+        )
+        .await?;
     }
     Ok(())
 }
@@ -80,6 +84,29 @@ pub fn names() -> anyhow::Result<Vec<String>> {
     }
     names.sort();
     Ok(names)
+}
+
+/// The images as the cluster's nodes know them; with the digest `unknown` if no node names one.
+///
+/// # Errors
+/// The folder of the images or the nodes cannot be read.
+pub async fn on(cluster: &Cluster) -> anyhow::Result<Vec<ImageFacts>> {
+    let nodes: Api<Node> = Api::all(cluster.client.clone());
+    let nodes = limited("list the nodes", nodes.list(&ListParams::default())).await?;
+    let known: Vec<Vec<String>> = nodes
+        .into_iter()
+        .flat_map(|node| node.status.and_then(|status| status.images).unwrap_or_default())
+        .map(|image| image.names.unwrap_or_default())
+        .collect();
+    let digest = |name: &String| {
+        let names = known.iter().find(|names| names.contains(name))?;
+        names.iter().find_map(|name| Some(name.split_once('@')?.1.to_owned()))
+    };
+    let images = names()?.into_iter().map(|name| address(&name)).map(|name| ImageFacts {
+        digest: digest(&name).unwrap_or_else(|| "unknown".to_owned()),
+        name,
+    });
+    Ok(images.collect())
 }
 
 /// The address of a fixture's image on the cluster under test: below the image prefix where one is given.

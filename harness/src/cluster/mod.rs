@@ -1,8 +1,11 @@
 //! Where Pods run: a kind cluster of the harness's own, or an existing one that was named.
 
+pub mod capabilities;
 pub mod engine;
 pub mod images;
 pub mod kind;
+pub mod namespace;
+pub(crate) mod request;
 pub mod versions;
 
 use std::path::PathBuf;
@@ -13,11 +16,11 @@ use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, ResourceExt};
-use tokio::time::timeout;
 
 use crate::environment;
 use crate::patience;
 use crate::report::model::ClusterFacts;
+use request::limited;
 
 /// Which cluster is meant. An existing one is used only when it is named, never because it happens to be current.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,10 +121,7 @@ impl Cluster {
     /// What is wrong, as far as it can be told.
     pub async fn probe(&self) -> anyhow::Result<()> {
         let nodes: Api<Node> = Api::all(self.client.clone());
-        let nodes = timeout(patience::API, nodes.list(&ListParams::default()))
-            .await
-            .with_context(|| format!("the API server does not answer within {:?}", patience::API))?
-            .context("the API server does not answer as it should")?;
+        let nodes = limited("list the nodes", nodes.list(&ListParams::default())).await?;
         if !nodes.items.iter().any(node_is_ready) {
             bail!("none of the cluster's {} nodes is ready", nodes.items.len());
         }
@@ -133,21 +133,16 @@ impl Cluster {
     /// # Errors
     /// The API server does not answer.
     pub async fn facts(&self) -> anyhow::Result<ClusterFacts> {
-        let facts = async {
-            let version = self.client.apiserver_version().await?;
-            let nodes: Api<Node> = Api::all(self.client.clone());
-            let nodes = nodes.list(&ListParams::default()).await?.items;
-            let daemons: Api<DaemonSet> = Api::namespaced(self.client.clone(), "kube-system");
-            let daemons = daemons
-                .list(&ListParams::default())
-                .await
-                .map(|list| list.items)
-                .unwrap_or_default();
-            Ok::<_, kube::Error>((version, nodes, daemons))
-        };
-        let (version, nodes, daemons) = timeout(patience::API, facts)
+        let version = limited("read the version", self.client.apiserver_version()).await?;
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let nodes = limited("list the nodes", nodes.list(&ListParams::default()))
+            .await?
+            .items;
+        let daemons: Api<DaemonSet> = Api::namespaced(self.client.clone(), "kube-system");
+        let daemons = limited("list the DaemonSets", daemons.list(&ListParams::default()))
             .await
-            .with_context(|| format!("the API server has not answered for {:?}", patience::API))??;
+            .map(|list| list.items)
+            .unwrap_or_default();
         let mut facts = ClusterFacts {
             version: version.git_version,
             nodes: nodes.len(),
@@ -194,7 +189,8 @@ fn is_network(daemon: &str) -> bool {
     .any(|known| daemon.contains(known))
 }
 
-fn node_is_ready(node: &Node) -> bool {
+/// Whether the node is ready.
+pub(crate) fn node_is_ready(node: &Node) -> bool {
     node.status
         .as_ref()
         .and_then(|status| status.conditions.as_ref())

@@ -4,52 +4,24 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use anyhow::Context;
-use k8s_openapi::api::core::v1::{Namespace as K8sNamespace, ServiceAccount};
-use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use k8s_openapi::api::core::v1::Namespace as K8sNamespace;
+use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client, ResourceExt};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::cluster::images;
+use crate::cluster::namespace::{self, MANAGER, RUN_LABEL};
+use crate::cluster::request::limited;
 use crate::patience;
 use crate::pod::{Namespace, ScenarioPod};
 
-/// The label that tells which run a namespace belongs to.
-pub const RUN_LABEL: &str = "sidecheck.dev/run";
 /// The annotation that tells which check a namespace belongs to.
 const CHECK_ANNOTATION: &str = "sidecheck.dev/check";
-/// Who applies the objects, for server-side apply.
-const MANAGER: &str = "sidecheck";
-
 /// Makes the namespace for one run of a check and watches it.
 pub(super) async fn create(client: &Client, run: &str, check: &str) -> anyhow::Result<Arc<Namespace>> {
-    let name = name(run, check);
-    let object: K8sNamespace = serde_json::from_value(json!({
-        "metadata": {
-            "name": name,
-            "labels": {RUN_LABEL: run, "app.kubernetes.io/managed-by": MANAGER},
-            "annotations": {CHECK_ANNOTATION: check},
-        },
-    }))?;
-    let namespaces: Api<K8sNamespace> = Api::all(client.clone());
-    limited(
-        "create the namespace",
-        namespaces.create(&PostParams::default(), &object),
-    )
-    .await?;
-    // The cluster makes this account too, a moment later; Pods are refused until it exists. No Pod here needs its token.
-    let account: ServiceAccount = serde_json::from_value(json!({
-        "metadata": {"name": "default"},
-        "automountServiceAccountToken": false,
-    }))?;
-    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &name);
-    let apply = PatchParams::apply(MANAGER).force();
-    limited(
-        "create the service account",
-        accounts.patch("default", &apply, &Patch::Apply(&account)),
-    )
-    .await?;
+    let name = namespace::create(client, run, &name(run, check), &[(CHECK_ANNOTATION, check)]).await?;
     Ok(Namespace::watch(client.clone(), &name))
 }
 
@@ -193,12 +165,4 @@ fn of_run(run: Option<&str>) -> ListParams {
         Some(run) => format!("{RUN_LABEL}={run}"),
         None => RUN_LABEL.to_owned(),
     })
-}
-
-/// A request to the API server, bounded in time.
-async fn limited<T>(what: &str, request: impl Future<Output = kube::Result<T>>) -> anyhow::Result<T> {
-    timeout(patience::API, request)
-        .await
-        .with_context(|| format!("cannot {what}: the API server has not answered for {:?}", patience::API))?
-        .with_context(|| format!("cannot {what}"))
 }

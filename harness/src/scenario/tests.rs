@@ -3,7 +3,7 @@ use rstest::rstest;
 
 use super::{Finding, Mismatch, Verdict, conclude, judge_twin};
 use crate::fixture::{Shape, Twin};
-use crate::report::model::{CheckResult, OutcomeKind};
+use crate::report::model::{CheckResult, OutcomeKind, TwinOutcome};
 
 fn mismatch(observed: &str) -> Finding {
     Finding::NotMet(Box::new(Mismatch {
@@ -37,5 +37,6 @@ fn only_the_expected_observation_catches_a_twin(#[case] verdict: Verdict, #[case
         "name": "nobody writes", "fails": "lines", "observed": "^0 lines", "patch": [],
     }))
     .expect("a twin");
-    assert_eq!(judge_twin(&twin, verdict).caught, caught);
+    let result = judge_twin(&twin, verdict, String::new()).result;
+    assert_eq!(result == TwinOutcome::Caught, caught);
 }

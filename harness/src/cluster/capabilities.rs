@@ -1,0 +1,508 @@
+//! What a cluster can do, found out by trying.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::net::SocketAddr;
+
+use anyhow::{Context, bail};
+use futures::future::{try_join, try_join_all};
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::api::{AttachParams, DeleteParams, ListParams, PostParams};
+use kube::client::UpgradeConnectionError;
+use kube::discovery::Discovery;
+use kube::runtime::wait::await_condition;
+use kube::{Api, Client, ResourceExt};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::OnceCell;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::request::limited;
+use super::{Cluster, Target, images, namespace, node_is_ready};
+use crate::fixture::needs::Need;
+use crate::patience;
+use crate::report::records::RunFolder;
+
+/// The file of a run's folder with what the cluster can do, and the one whose lock is held while that is found out.
+const FILE: &str = "capabilities.json";
+const LOCK: &str = "capabilities.lock";
+
+/// The image of the Pods that try things out, the port they serve, the label with their names, and the name of the first one.
+const IMAGE: &str = "localhost/sidecheck/agent:v1";
+const PORT: u16 = 8080;
+const LABEL: &str = "sidecheck.dev/probe";
+const SUBJECT: &str = "subject";
+
+/// Whether a cluster has what a check needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Answer {
+    /// It has.
+    Available,
+    /// It has not, for this reason: the check is not applicable.
+    Lacking(String),
+    /// This account cannot find out or may not do it, for this reason: the check is skipped.
+    Unknown(String),
+}
+
+/// What was found out about a cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Capabilities {
+    answers: BTreeMap<Need, Answer>,
+}
+
+impl Capabilities {
+    /// The answer to one need; none if nobody has asked.
+    pub fn answer(&self, need: &Need) -> Option<&Answer> {
+        self.answers.get(need)
+    }
+
+    /// The first answer among those to `needs` that keeps a check from running; nothing keeps it if there is none.
+    pub fn obstacle<'a>(&self, needs: impl IntoIterator<Item = &'a Need>) -> Option<&Answer> {
+        needs
+            .into_iter()
+            .filter_map(|need| self.answer(need))
+            .find(|answer| **answer != Answer::Available)
+    }
+}
+
+/// What the run knows about the cluster, with all of `needs`. What nobody has asked yet in this run is found out, once, whoever asks.
+///
+/// # Errors
+/// Like [`probe`], or the run's folder cannot be written.
+pub async fn of_run(
+    folder: &RunFolder,
+    cluster: &Cluster,
+    run: &str,
+    needs: &BTreeSet<Need>,
+) -> anyhow::Result<Capabilities> {
+    let known = || folder.read::<Capabilities>(FILE).unwrap_or_default();
+    let asked = |known: &Capabilities| needs.iter().all(|need| known.answers.contains_key(need));
+    let before = known();
+    if asked(&before) {
+        return Ok(before);
+    }
+    std::fs::create_dir_all(folder.path())?;
+    let lock = File::create(folder.path().join(LOCK))?;
+    let _lock = tokio::task::spawn_blocking(move || lock.lock().map(|()| lock))
+        .await?
+        .context("cannot wait for another check that asks what the cluster can do")?;
+    let mut capabilities = known();
+    if !asked(&capabilities) {
+        let open = needs.iter().filter(|need| !capabilities.answers.contains_key(need));
+        let found = probe(cluster, run, &open.cloned().collect()).await?;
+        capabilities.answers.extend(found.answers);
+        folder.write(FILE, &capabilities)?;
+    }
+    Ok(capabilities)
+}
+
+/// Finds out whether the cluster has each of `needs`. What has to be tried out is tried in a namespace of its own, which is deleted
+/// afterwards.
+///
+/// # Errors
+/// The cluster does not answer, or does not run a simple Pod. That an account may not do something is an answer, not an error.
+pub async fn probe(cluster: &Cluster, run: &str, needs: &BTreeSet<Need>) -> anyhow::Result<Capabilities> {
+    let probe = Probe {
+        cluster,
+        run,
+        namespace: OnceCell::new(),
+        subject: OnceCell::new(),
+    };
+    let answers = needs
+        .iter()
+        .map(async |need| Ok((need.clone(), probe.answer(need).await?)));
+    let answers = try_join_all(answers).await;
+    probe.discard().await;
+    answers.map(|answers| Capabilities {
+        answers: answers.into_iter().collect(),
+    })
+}
+
+/// The asking of a cluster, with what is made for it when it is first used.
+struct Probe<'a> {
+    cluster: &'a Cluster,
+    run: &'a str,
+    namespace: OnceCell<String>,
+    subject: OnceCell<Pod>,
+}
+
+impl Probe<'_> {
+    async fn answer(&self, need: &Need) -> anyhow::Result<Answer> {
+        let client = &self.cluster.client;
+        let found = match need {
+            Need::FeatureGate(name) => feature_gate(client, name).await,
+            Need::Ipv6 => self.ipv6().await,
+            Need::NetworkPolicy => self.network_policy().await,
+            Need::TwoNodes => two_nodes(client).await,
+            Need::Exec => self.exec().await,
+            Need::PortForward => self.port_forward().await,
+            Need::OwnCluster => Ok(own_cluster(&self.cluster.target)),
+            Need::Create(resource) => can_create(client, resource).await,
+        };
+        // Without the right to look, nobody knows; any other trouble may be over the next time.
+        found.or_else(|error| match forbidden(&error) {
+            Some(message) => Ok(Answer::Unknown(format!(
+                "this account has not the rights to find out whether the cluster has what “{need}” stands for: {message}"
+            ))),
+            None => Err(error.context(format!("cannot find out whether the cluster has what “{need}” stands for"))),
+        })
+    }
+
+    async fn pods(&self) -> anyhow::Result<Api<Pod>> {
+        let name = format!("sidecheck-probe-{}-", self.run);
+        let client = &self.cluster.client;
+        let create = || namespace::create(client, self.run, &name, &[]);
+        let namespace = self.namespace.get_or_try_init(create).await?;
+        Ok(Api::namespaced(client.clone(), namespace))
+    }
+
+    /// A ready Pod that serves [`PORT`].
+    async fn subject(&self) -> anyhow::Result<&Pod> {
+        let create = async || create_pod(&self.pods().await?, SUBJECT).await;
+        self.subject.get_or_try_init(create).await
+    }
+
+    async fn ipv6(&self) -> anyhow::Result<Answer> {
+        let status = self.subject().await?.status.as_ref();
+        let addresses = status.and_then(|status| status.pod_ips.as_ref()).into_iter().flatten();
+        Ok(if addresses.into_iter().any(|address| address.ip.contains(':')) {
+            Answer::Available
+        } else {
+            Answer::Lacking("the cluster gives Pods no IPv6 addresses".to_owned())
+        })
+    }
+
+    async fn exec(&self) -> anyhow::Result<Answer> {
+        if !self.may_use("pods/exec").await? {
+            return Ok(Answer::Unknown(
+                "this account may not run commands in containers".to_owned(),
+            ));
+        }
+        self.subject().await?;
+        Ok(match command(&self.pods().await?, SUBJECT, "say probed").await {
+            Ok(true) => Answer::Available,
+            Ok(false) => Answer::Unknown("a command that was run in a container failed".to_owned()),
+            Err(error) => Answer::Unknown(format!("no command could be run in a container: {error:#}")),
+        })
+    }
+
+    async fn port_forward(&self) -> anyhow::Result<Answer> {
+        if !self.may_use("pods/portforward").await? {
+            return Ok(Answer::Unknown("this account may not forward ports of Pods".to_owned()));
+        }
+        self.subject().await?;
+        Ok(match answer_through_port(&self.pods().await?).await {
+            Ok(()) => Answer::Available,
+            Err(error) => Answer::Unknown(format!("no port of a Pod could be forwarded: {error:#}")),
+        })
+    }
+
+    /// Whether the account has one of the rights that servers ask for, depending on their version, before they connect to a Pod.
+    async fn may_use(&self, resource: &str) -> anyhow::Result<bool> {
+        self.pods().await?;
+        let namespace = self.namespace.get().map(String::as_str);
+        let client = &self.cluster.client;
+        Ok(is_allowed(client, "get", "", resource, namespace).await?
+            || is_allowed(client, "create", "", resource, namespace).await?)
+    }
+
+    /// Connects from one Pod to another, and again with a policy that denies it.
+    async fn network_policy(&self) -> anyhow::Result<Answer> {
+        match self.exec().await? {
+            Answer::Available => {}
+            other => return Ok(other),
+        }
+        let pods = self.pods().await?;
+        let (denied, caller) = try_join(create_pod(&pods, "denied"), create_pod(&pods, "caller")).await?;
+        let address = denied
+            .status
+            .and_then(|status| status.pod_ip)
+            .context("a ready Pod has an IP")?;
+        let address = SocketAddr::new(address.parse()?, PORT);
+        let connect = format!("connect {address} within {}s", patience::ATTEMPT.as_secs());
+        let caller = caller.name_any();
+        let connects = async || command(&pods, &caller, &connect).await;
+        if !settles(true, connects).await? {
+            bail!("two Pods could not connect to each other before there was any NetworkPolicy");
+        }
+        let policy: NetworkPolicy = serde_json::from_value(json!({
+            "metadata": {"name": "deny"},
+            "spec": {"podSelector": {"matchLabels": {LABEL: "denied"}}, "policyTypes": ["Ingress"]},
+        }))?;
+        let namespace = self.namespace.get().context("the Pods have a namespace")?;
+        let policies: Api<NetworkPolicy> = Api::namespaced(self.cluster.client.clone(), namespace);
+        limited(
+            "create a NetworkPolicy",
+            policies.create(&PostParams::default(), &policy),
+        )
+        .await?;
+        Ok(if settles(false, connects).await? {
+            Answer::Available
+        } else {
+            Answer::Lacking("the cluster does not enforce NetworkPolicy: a denied connection went through".to_owned())
+        })
+    }
+
+    /// Deletes what was made, in the background.
+    async fn discard(&self) {
+        let Some(name) = self.namespace.get() else { return };
+        let namespaces: Api<Namespace> = Api::all(self.cluster.client.clone());
+        let background = DeleteParams::background();
+        if let Err(error) = limited("delete the namespace", namespaces.delete(name, &background)).await {
+            tracing::warn!(namespace = name, "left behind, `sidecheck clean` removes it: {error:#}");
+        }
+    }
+}
+
+/// Makes a Pod that serves [`PORT`], and waits until it is ready.
+async fn create_pod(pods: &Api<Pod>, name: &str) -> anyhow::Result<Pod> {
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": {"name": name, "labels": {LABEL: name}},
+        "spec": {
+            "terminationGracePeriodSeconds": 1,
+            "securityContext": {"runAsNonRoot": true, "runAsUser": 65534, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{
+                "name": "main",
+                "image": images::address(IMAGE),
+                "args": [format!("serve {PORT}")],
+                "readinessProbe": {"tcpSocket": {"port": PORT}, "periodSeconds": 1},
+                "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+            }],
+        },
+    }))?;
+    limited("create a Pod", pods.create(&PostParams::default(), &pod)).await?;
+    let ready = |pod: Option<&Pod>| {
+        let conditions = pod.and_then(|pod| pod.status.as_ref()?.conditions.as_ref());
+        conditions.is_some_and(|all| all.iter().any(|one| one.type_ == "Ready" && one.status == "True"))
+    };
+    timeout(patience::READY, await_condition(pods.clone(), name, ready))
+        .await
+        .with_context(|| {
+            format!(
+                "a simple Pod with {} was not ready within {:?}",
+                images::address(IMAGE),
+                patience::READY
+            )
+        })?
+        .context("cannot watch a Pod")?
+        .context("a Pod was deleted while it was waited for")
+}
+
+/// Whether the agent in a Pod carries a statement out.
+async fn command(pods: &Api<Pod>, pod: &str, statement: &str) -> anyhow::Result<bool> {
+    let attach = AttachParams::default().stdout(false);
+    let mut process = limited(
+        "run a command in a container",
+        pods.exec(pod, ["agent", "--once", statement], &attach),
+    )
+    .await?;
+    let status = process.take_status().context("an executed command has a status")?;
+    let status = timeout(patience::ROUND_TRIP, status)
+        .await
+        .context("a command in a container did not end")?;
+    Ok(status
+        .and_then(|status| status.status)
+        .is_some_and(|status| status == "Success"))
+}
+
+/// Sends a request through a forwarded port.
+async fn answer_through_port(pods: &Api<Pod>) -> anyhow::Result<()> {
+    let mut forwarder = limited("forward a port", pods.portforward(SUBJECT, &[PORT])).await?;
+    let mut stream = forwarder.take_stream(PORT).context("a forwarded port has a stream")?;
+    let exchange = async {
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
+        stream.read_u8().await
+    };
+    timeout(patience::ROUND_TRIP, exchange)
+        .await
+        .context("nothing came back")??;
+    Ok(())
+}
+
+/// Waits until connections go through, or do not; false if it does not come to that.
+async fn settles(goes_through: bool, connects: impl AsyncFn() -> anyhow::Result<bool>) -> anyhow::Result<bool> {
+    let deadline = Instant::now() + patience::REACTION;
+    while connects().await? != goes_through {
+        if Instant::now() > deadline {
+            return Ok(false);
+        }
+        sleep(patience::LOOK_AGAIN).await;
+    }
+    Ok(true)
+}
+
+fn own_cluster(target: &Target) -> Answer {
+    match target {
+        Target::Kubeconfig(_) => Answer::Available,
+        Target::Context(name) => Answer::Unknown(format!(
+            "the check changes the whole cluster, which is done only to clusters that sidecheck made, not to {name}"
+        )),
+    }
+}
+
+async fn feature_gate(client: &Client, name: &str) -> anyhow::Result<Answer> {
+    let request = http::Request::get("/metrics").body(Vec::new())?;
+    let metrics = limited("read the API server's metrics", client.request_text(request)).await?;
+    Ok(gate_in(&metrics, name))
+}
+
+/// Looks for the gate among metrics such as `kubernetes_feature_enabled{name="SidecarContainers",stage=""} 1`.
+fn gate_in(metrics: &str, name: &str) -> Answer {
+    let label = format!("name=\"{name}\"");
+    let mut values = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("kubernetes_feature_enabled{")?.split_once('}'))
+        .filter(|(labels, _)| labels.split(',').any(|candidate| candidate == label))
+        .map(|(_, value)| value.trim());
+    match values.next() {
+        Some("1") => Answer::Available,
+        Some(_) => Answer::Lacking(format!("the feature gate {name} is off")),
+        None => Answer::Lacking(format!("the API server has no feature gate {name}")),
+    }
+}
+
+async fn two_nodes(client: &Client) -> anyhow::Result<Answer> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let nodes = limited("list the nodes", nodes.list(&ListParams::default())).await?;
+    Ok(match nodes.iter().filter(|node| takes_pods(node)).count() {
+        2.. => Answer::Available,
+        1 => Answer::Lacking("only one node of the cluster takes Pods".to_owned()),
+        0 => Answer::Lacking("no node of the cluster takes Pods".to_owned()),
+    })
+}
+
+fn takes_pods(node: &Node) -> bool {
+    let spec = node.spec.as_ref();
+    let closed = spec.and_then(|spec| spec.unschedulable).unwrap_or_default();
+    let tainted = spec
+        .and_then(|spec| spec.taints.as_ref())
+        .is_some_and(|taints| taints.iter().any(|taint| taint.effect != "PreferNoSchedule"));
+    node_is_ready(node) && !closed && !tainted
+}
+
+async fn can_create(client: &Client, resource: &str) -> anyhow::Result<Answer> {
+    let (plural, group) = resource.split_once('.').unwrap_or((resource, ""));
+    let discovery = Discovery::new(client.clone()).filter(&[group]);
+    let discovery = limited("list the API's resources", discovery.run()).await?;
+    let served = discovery
+        .groups()
+        .filter(|served| served.name() == group)
+        .flat_map(|served| served.resources_by_stability())
+        .any(|(served, _)| served.plural == plural);
+    if !served {
+        return Ok(Answer::Lacking(format!("the API server does not serve {resource}")));
+    }
+    Ok(if is_allowed(client, "create", group, plural, None).await? {
+        Answer::Available
+    } else {
+        Answer::Unknown(format!("this account may not create {resource}"))
+    })
+}
+
+/// Asks whether this account has a right: in every namespace and for what belongs to none, if no namespace is given.
+async fn is_allowed(
+    client: &Client,
+    verb: &str,
+    group: &str,
+    resource: &str,
+    namespace: Option<&str>,
+) -> anyhow::Result<bool> {
+    let (resource, subresource) = resource
+        .split_once('/')
+        .map_or((resource, None), |(resource, sub)| (resource, Some(sub.to_owned())));
+    let review = SelfSubjectAccessReview {
+        spec: SelfSubjectAccessReviewSpec {
+            resource_attributes: Some(ResourceAttributes {
+                verb: Some(verb.to_owned()),
+                group: Some(group.to_owned()),
+                resource: Some(resource.to_owned()),
+                subresource,
+                namespace: namespace.map(str::to_owned),
+                ..ResourceAttributes::default()
+            }),
+            ..SelfSubjectAccessReviewSpec::default()
+        },
+        ..SelfSubjectAccessReview::default()
+    };
+    let reviews: Api<SelfSubjectAccessReview> = Api::all(client.clone());
+    let review = limited("ask for rights", reviews.create(&PostParams::default(), &review)).await?;
+    Ok(review.status.is_some_and(|status| status.allowed))
+}
+
+/// What the API server says if it refuses a request because of missing rights.
+fn forbidden(error: &anyhow::Error) -> Option<String> {
+    match error.chain().find_map(|cause| cause.downcast_ref::<kube::Error>())? {
+        kube::Error::Api(status) if status.code == 403 => Some(status.message.clone()),
+        kube::Error::UpgradeConnection(UpgradeConnectionError::ProtocolSwitch(status)) if status.as_u16() == 403 => {
+            Some(status.to_string())
+        }
+        _ => None,
+    }
+}
+
+/// Why a check that came with the Kubernetes version `since` (`1.35`) does not apply to a server of the version `server`
+/// (`v1.34.2-gke.100`): the server is older. None if it is not, or if a version cannot be read.
+pub fn older_than(server: &str, since: &str) -> Option<String> {
+    let minor = |version: &str| {
+        let mut numbers = version
+            .trim_start_matches('v')
+            .split(['.', '+', '-'])
+            .map(|number| number.parse::<u32>().ok());
+        Some((numbers.next()??, numbers.next()??))
+    };
+    (minor(server)? < minor(since)?).then(|| format!("the cluster has Kubernetes {server}, and this came with {since}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("v1.34.2", "1.35", true)]
+    #[case("v1.35.0", "1.35", false)]
+    #[case("v1.35.0-alpha.1", "1.35", false)]
+    #[case("v1.9.11-gke.5", "1.33", true)]
+    #[case("v1.37+", "1.33", false)]
+    #[case("v2.0.0", "1.35", false)]
+    #[case("unknown", "1.35", false)]
+    fn versions_are_compared_by_their_numbers(#[case] server: &str, #[case] since: &str, #[case] older: bool) {
+        assert_eq!(older_than(server, since).is_some(), older);
+    }
+
+    const METRICS: &str = "# TYPE kubernetes_feature_enabled gauge
+kubernetes_feature_enabled{name=\"Alpha\",stage=\"ALPHA\"} 0
+kubernetes_feature_enabled{name=\"Stable\",stage=\"\"} 1
+apiserver_request_total{name=\"Other\"} 1
+";
+
+    #[rstest]
+    #[case("Stable", Answer::Available)]
+    #[case("Alpha", Answer::Lacking("the feature gate Alpha is off".to_owned()))]
+    #[case("Other", Answer::Lacking("the API server has no feature gate Other".to_owned()))]
+    fn a_gate_is_read_from_the_metrics(#[case] name: &str, #[case] answer: Answer) {
+        assert_eq!(gate_in(METRICS, name), answer);
+    }
+
+    #[test]
+    fn one_missing_need_is_an_obstacle() {
+        let lacking = Answer::Lacking("the cluster gives Pods no IPv6 addresses".to_owned());
+        let capabilities: Capabilities = serde_json::from_value(json!({
+            "exec": "available",
+            "feature-gate Alpha": "available",
+            "ipv6": {"lacking": "the cluster gives Pods no IPv6 addresses"},
+        }))
+        .expect("capabilities");
+        assert_eq!(capabilities.obstacle([&Need::Exec, &Need::Ipv6]), Some(&lacking));
+        assert_eq!(
+            capabilities.obstacle([&Need::Exec, &Need::FeatureGate("Alpha".to_owned())]),
+            None
+        );
+    }
+}
