@@ -17,6 +17,7 @@ fn call(cache: &Path, arguments: &[&str]) -> Command {
         .env_remove(environment::CONTEXT)
         .env_remove(environment::KUBECONFIG)
         .env_remove(environment::KUBERNETES)
+        .env_remove(environment::RUN)
         .env_remove("NEXTEST_ENV");
     command
 }
@@ -43,6 +44,32 @@ fn a_wrong_call_is_told_with_what_is_right(#[case] arguments: &[&str], #[case] m
     // The version is looked at before the engine, which an empty cache lacks.
     let output = call(cache.path(), arguments).output().expect("the command");
     says(&output, 64, &[message]);
+}
+
+#[test]
+fn a_run_with_a_name_that_cannot_be_one_is_a_wrong_call() {
+    let cache = TempDir::new().expect("a folder");
+    let mut command = call(cache.path(), &["run"]);
+    let output = command.env(environment::RUN, "../a").output().expect("the command");
+    says(&output, 64, &["SIDECHECK_RUN: “../a” is no id of a run"]);
+}
+
+#[test]
+fn what_a_fixture_says_cannot_steer_the_terminal() {
+    let root = TempDir::new().expect("a folder");
+    for folder in ["fixtures/area", "scripts"] {
+        fs::create_dir_all(root.path().join(folder)).expect("a folder");
+    }
+    let fixture = root.path().join("fixtures/area/check.yaml");
+    fs::write(&fixture, "\u{1b}[2J\u{202e}: [").expect("a file");
+    let cache = TempDir::new().expect("a folder");
+    let mut command = call(cache.path(), &["list"]);
+    let output = command
+        .env("CARGO_MANIFEST_DIR", root.path())
+        .output()
+        .expect("the command");
+    says(&output, 2, &["fixtures/area/check.yaml:"]);
+    assert!(!String::from_utf8_lossy(&output.stderr).contains(['\u{1b}', '\u{202e}']));
 }
 
 #[test]

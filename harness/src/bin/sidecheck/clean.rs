@@ -1,8 +1,14 @@
 //! `sidecheck clean`
 
-use std::fs;
+use std::ffi::OsStr;
+use std::iter;
 
+use anyhow::Context;
 use clap::Args;
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use procfs::process::Process;
 use sidecheck::cluster::engine::{self, Engine};
 use sidecheck::cluster::{Cluster, Target, kind};
 use sidecheck::{environment, patience, scenario};
@@ -20,7 +26,7 @@ pub struct Clean {
 impl Clean {
     pub async fn execute(self) -> anyhow::Result<u8> {
         for process in leftover_processes()? {
-            end(process).await?;
+            end(process)?;
             println!("ended the process {process} of an earlier run");
         }
         let mut clusters = Vec::new();
@@ -76,32 +82,37 @@ async fn remove_containers(engine: &Engine) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Processes of a run whose runner is gone: tests that carry a run's id and no longer have nextest as their parent.
-fn leftover_processes() -> anyhow::Result<Vec<u32>> {
-    let own = std::process::id();
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc")? {
-        let entry = entry?;
-        let Some(process) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
-            continue;
-        };
-        let read = |file: &str| fs::read(entry.path().join(file)).unwrap_or_default();
-        let is_test = read("environ")
-            .split(|byte| *byte == 0)
-            .any(|variable| variable.starts_with(b"NEXTEST_RUN_ID="))
-            && read("cmdline").starts_with(environment::root().join("target").as_os_str().as_encoded_bytes());
-        let status = String::from_utf8_lossy(&read("status")).into_owned();
-        let orphan = status.lines().any(|line| line.split_whitespace().eq(["PPid:", "1"]));
-        if process != own && is_test && orphan {
-            found.push(process);
-        }
-    }
-    Ok(found)
+/// Processes of a run whose runner is gone: tests that carry a run's id and have no nextest or cargo among their ancestors any more.
+fn leftover_processes() -> anyhow::Result<Vec<i32>> {
+    let own = Process::myself()?.pid();
+    let results = environment::results();
+    let target = results.parent().unwrap_or(&results);
+    let is_test = |process: &Process| {
+        let program = process.exe().unwrap_or_default();
+        program.starts_with(target)
+            && process
+                .environ()
+                .is_ok_and(|environment| environment.contains_key(OsStr::new("NEXTEST_RUN_ID")))
+    };
+    // Processes that end meanwhile are none of the leftovers.
+    let tests = procfs::process::all_processes()?.flatten().filter(is_test);
+    Ok(tests
+        .filter(|process| process.pid() != own && !has_runner(process))
+        .map(|process| process.pid())
+        .collect())
 }
 
-async fn end(process: u32) -> anyhow::Result<()> {
-    let mut kill = tokio::process::Command::new("kill");
-    kill.args(["-KILL", &process.to_string()]);
-    engine::run(&mut kill, patience::ENGINE).await?;
-    Ok(())
+fn has_runner(process: &Process) -> bool {
+    let parent = |process: &Process| Process::new(process.stat().ok()?.ppid).ok();
+    iter::successors(parent(process), parent)
+        .filter_map(|ancestor| ancestor.stat().ok())
+        .any(|ancestor| ["cargo-nextest", "cargo"].contains(&ancestor.comm.as_str()))
+}
+
+fn end(process: i32) -> anyhow::Result<()> {
+    match kill(Pid::from_raw(process), Signal::SIGKILL) {
+        // It has ended by itself.
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("the process {process} of an earlier run cannot be ended")),
+    }
 }

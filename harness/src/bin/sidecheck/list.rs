@@ -1,6 +1,7 @@
 //! `sidecheck list`
 
 use clap::Args;
+use sidecheck::display::display_safe;
 use sidecheck::environment;
 use sidecheck::fixture::{self, Fixture};
 
@@ -14,7 +15,8 @@ impl List {
         for id in fixture::ids(&root)? {
             let fixture = Fixture::load(&root, &id)?;
             let shapes: Vec<String> = fixture.metadata.shapes.iter().map(ToString::to_string).collect();
-            println!("{id}  [{}]\n    {}", shapes.join(", "), fixture.metadata.requirement);
+            let text = format!("{id}  [{}]\n    {}", shapes.join(", "), fixture.metadata.requirement);
+            println!("{}", display_safe(&text));
         }
         Ok(crate::MET)
     }

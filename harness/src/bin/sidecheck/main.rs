@@ -7,6 +7,7 @@ mod down;
 mod fixture;
 mod images;
 mod list;
+mod nextest;
 mod report;
 mod run;
 mod up;
@@ -14,6 +15,7 @@ mod up;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use sidecheck::display::{SafeWriter, display_safe};
 use tracing_subscriber::EnvFilter;
 
 /// Everything was met.
@@ -58,7 +60,8 @@ fn main() -> ExitCode {
         .with_env_filter(
             EnvFilter::try_from_env("SIDECHECK_LOG").unwrap_or_else(|_| EnvFilter::new("warn,kube=off,sidecheck=info")),
         )
-        .with_writer(std::io::stderr)
+        .with_writer(|| SafeWriter(std::io::stderr()))
+        .with_ansi(false)
         .with_target(false)
         .with_level(false)
         .without_time()
@@ -66,7 +69,7 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("sidecheck: {error}");
+            complain(&error.into());
             return ExitCode::from(ERROR);
         }
     };
@@ -86,10 +89,14 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("sidecheck: {error:#}");
+            complain(&error);
             ExitCode::from(if error.is::<Usage>() { USAGE } else { ERROR })
         }
     }
+}
+
+fn complain(error: &anyhow::Error) {
+    eprintln!("sidecheck: {}", display_safe(&format!("{error:#}")));
 }
 
 /// A call that cannot be understood.

@@ -1,25 +1,30 @@
 //! `sidecheck run`
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::process::Stdio;
-use std::time::{Duration, Instant, SystemTime};
+use std::fs::File;
+use std::path::PathBuf;
+use std::time::{Instant, SystemTime};
 
 use anyhow::{Context, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use sidecheck::cluster::{Cluster, Target};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use sidecheck::cluster::{Cluster, Target, images};
+use sidecheck::display::display_safe;
 use sidecheck::fixture::{self, Fixture, Shape};
-use sidecheck::report::assemble::{Planned, Ran, assemble, write_whole};
-use sidecheck::report::model::OutcomeKind;
-use sidecheck::report::records::RunFolder;
+use sidecheck::report::assemble::{Ran, assemble};
+use sidecheck::report::model::{CheckResult, OutcomeKind};
+use sidecheck::report::records::{Found, Plan, Planned, RunFolder};
+use sidecheck::report::terminal;
 use sidecheck::scenario::Keep;
 use sidecheck::{environment, patience, scenario};
-use tokio::process::Command;
+use tokio::process::Child;
+use tokio::signal::unix::{SignalKind, signal};
 
-use crate::Usage;
 use crate::cluster_options::ClusterOptions;
-use crate::report::{FACTS, PLAN, conclude, publish};
+use crate::report::{conclude, publish};
+use crate::{Usage, nextest};
 
 /// Decide the checks and print the result
 #[derive(Args)]
@@ -39,42 +44,59 @@ pub struct Run {
 /// The exit code of nextest when tests failed; any other than 0 means that it could not run them.
 const TESTS_FAILED: i32 = 100;
 
+/// How many runs' folders are kept.
+const KEPT: usize = 10;
+
 impl Run {
     pub async fn execute(self) -> anyhow::Result<u8> {
         self.cluster.version()?;
-        let planned = plan(&self.filters)?;
-        let run = format!("{:08x}", std::process::id() ^ seconds());
-        let folder = RunFolder::new(&environment::results(), &run);
-        prune();
-        write_whole(&folder.path().join(PLAN), &serde_json::to_vec_pretty(&planned)?)?;
+        let run = match environment::value(environment::RUN) {
+            Some(given) => environment::checked_run(&given).map_err(|error| Usage(error.to_string()))?,
+            None => new_id(),
+        };
+        let plan = Plan {
+            command: environment::command_on(self.cluster.context.as_deref(), Some(&self.cluster.kubernetes)),
+            prove: self.prove,
+            selection: self.filters.clone(),
+            checks: planned(&self.filters)?,
+        };
+        let results = environment::results();
+        let folder = RunFolder::create(&results, &run)?;
+        RunFolder::prune(&results, KEPT);
+        folder.write_plan(&plan)?;
 
         let cluster = self.cluster.bring_up().await?;
-        let facts = cluster.facts().await?;
-        write_whole(&folder.path().join(FACTS), &serde_json::to_vec_pretty(&facts)?)?;
+        let mut found = Found {
+            cluster: cluster.facts().await?,
+            images: images::on(&cluster).await?,
+        };
+        folder.write_found(&found)?;
 
         let (began, clock) = (SystemTime::now(), Instant::now());
-        let trouble = self.decide(&run, &folder, &planned, &cluster).await?;
+        let trouble = self.decide(&run, &folder, &plan, &cluster).await?;
         let duration = clock.elapsed();
         if let (Some(trouble), true) = (&trouble, folder.results()?.is_empty()) {
             bail!("{trouble}");
         }
+        // Nodes may have pulled some of them meanwhile.
+        if let Ok(images) = images::on(&cluster).await {
+            found.images = images;
+        }
 
-        let fixtures = environment::root().join("fixtures");
-        let command = environment::command_on(self.cluster.context.as_deref(), Some(&self.cluster.kubernetes));
         let ran = Ran {
-            run: run.clone(),
-            command,
-            cluster: facts,
+            command: plan.command.clone(),
+            plan: Some(plan),
+            found,
             began,
             duration,
         };
-        let report = assemble(&folder, &fixtures, &planned, ran)?;
+        let report = assemble(&folder, &environment::root().join("fixtures"), ran)?;
         publish(&report)?;
         if self.keep == Keep::Never {
             sweep(&cluster, &run).await;
         }
         if let Some(trouble) = trouble {
-            eprintln!("sidecheck: {trouble}");
+            eprintln!("sidecheck: {}", display_safe(&trouble));
         }
         conclude(&report);
         Ok(report.summary.exit_code())
@@ -85,33 +107,27 @@ impl Run {
         &self,
         run: &str,
         folder: &RunFolder,
-        planned: &[Planned],
+        plan: &Plan,
         cluster: &Cluster,
     ) -> anyhow::Result<Option<String>> {
         let log = folder.path().join("nextest.log");
-        let output = fs::File::create(&log)?;
-        let mut nextest = Command::new("cargo");
-        nextest
-            .args([
-                "nextest",
-                "run",
-                "--package",
-                "suites",
-                "--no-fail-fast",
-                "--hide-progress-bar",
-            ])
+        let (tests, undecidable) = nextest::deciding(&plan.checks, &nextest::tests(&log).await?);
+        for check in undecidable {
+            folder.record(&undecided(check))?;
+        }
+        let mut progress = Progress::new(plan.checks.len());
+        progress.show(folder);
+        if tests.is_empty() {
+            progress.finish();
+            return Ok(None);
+        }
+        let output = File::options().append(true).open(&log)?;
+        let mut command = nextest::call("run");
+        command
+            .args(["--no-fail-fast", "--hide-progress-bar"])
             .args(["--status-level", "none", "--final-status-level", "none"])
             .args(["--failure-output", "never", "--success-output", "never"])
-            .args(["--filterset", &filterset(planned)])
-            .current_dir(environment::root())
-            .env(
-                "PATH",
-                format!(
-                    "{}:{}",
-                    environment::cache().join("bin").display(),
-                    environment::value("PATH").unwrap_or_default()
-                ),
-            )
+            .args(["--filterset", &nextest::filterset(&tests)])
             .env(environment::RUN, run)
             .env(environment::PROVE, if self.prove { "1" } else { "0" })
             .env(environment::KUBERNETES, &self.cluster.kubernetes)
@@ -123,20 +139,25 @@ impl Run {
                     Keep::Always => "always",
                 },
             )
-            .stdin(Stdio::null())
+            .env_remove(environment::SELECTION)
             .stdout(output.try_clone()?)
             .stderr(output);
+        if !plan.selection.is_empty() {
+            let selected: Vec<String> = plan.checks.iter().map(Planned::selector).collect();
+            command.env(environment::SELECTION, selected.join(","));
+        }
         match &cluster.target {
-            Target::Context(name) => nextest.env(environment::CONTEXT, name),
-            Target::Kubeconfig(path) => nextest.env(environment::KUBECONFIG, path),
+            Target::Context(name) => command.env(environment::CONTEXT, name),
+            Target::Kubeconfig(path) => command.env(environment::KUBECONFIG, path),
         };
-        let mut nextest = nextest.spawn().context("cargo cannot be called")?;
-        let mut progress = Progress::new(planned.len());
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut nextest = command.spawn().context("cargo cannot be called")?;
         let status = loop {
             tokio::select! {
                 status = nextest.wait() => break status?,
-                // nextest gets the same signal, ends its tests and then itself.
+                // A terminal sends it to nextest too, which ends its tests and then itself.
                 _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => end(&nextest)?,
                 () = tokio::time::sleep(patience::LOOK_AGAIN * 2) => progress.show(folder),
             }
         };
@@ -144,16 +165,35 @@ impl Run {
         progress.finish();
         Ok(match status.code() {
             Some(0 | TESTS_FAILED) => None,
-            _ => Some(format!(
-                "nextest ended with {status}:\n{}",
-                fs::read_to_string(&log).unwrap_or_default().trim_end()
-            )),
+            _ => Some(format!("nextest ended with {status}:\n{}", nextest::last_lines(&log))),
         })
     }
 }
 
+/// An id that no other run on this machine has.
+fn new_id() -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    format!("{:x}-{:x}", now.unwrap_or_default().as_millis(), std::process::id())
+}
+
+/// Asks nextest to end, which asks its tests to.
+fn end(nextest: &Child) -> anyhow::Result<()> {
+    if let Some(process) = nextest.id() {
+        kill(Pid::from_raw(process.try_into()?), Signal::SIGTERM)?;
+    }
+    Ok(())
+}
+
+/// The outcome of a check that no test decides.
+fn undecided(check: &Planned) -> CheckResult {
+    let fixture = Fixture::load(&environment::root().join("fixtures"), &check.id).ok();
+    let metadata = fixture.as_ref().map(|fixture| &fixture.metadata);
+    let reason = "the suite has no test that decides this check".to_owned();
+    CheckResult::undecided(&check.id, check.shape, metadata, reason)
+}
+
 /// What is to be decided: every check in each of its shapes that one of the filters names.
-fn plan(filters: &[String]) -> anyhow::Result<Vec<Planned>> {
+fn planned(filters: &[String]) -> anyhow::Result<Vec<Planned>> {
     let root = environment::root().join("fixtures");
     let mut planned = Vec::new();
     for id in fixture::ids(&root)? {
@@ -177,26 +217,10 @@ fn names(filter: &str, id: &str, shape: Shape) -> bool {
     id.contains(part) && (wanted.is_empty() || wanted == shape.to_string())
 }
 
-/// The checks as nextest names them: `area::check::shape_1_Native`.
-fn filterset(planned: &[Planned]) -> String {
-    let tests: BTreeSet<String> = planned
-        .iter()
-        .map(|planned| {
-            let function = planned.id.replace('-', "_").replace('/', "::");
-            let shape = match planned.shape {
-                Shape::Classic => "Classic",
-                Shape::Native => "Native",
-            };
-            format!("test(/^{function}::shape_[0-9]+_(Shape__)?{shape}$/)")
-        })
-        .collect();
-    tests.into_iter().collect::<Vec<_>>().join(" + ")
-}
-
 /// Shows outcomes as they come: a bar in a terminal, a line each elsewhere.
 struct Progress {
     bar: ProgressBar,
-    shown: BTreeSet<String>,
+    shown: BTreeSet<PathBuf>,
 }
 
 impl Progress {
@@ -212,18 +236,10 @@ impl Progress {
     }
 
     fn show(&mut self, folder: &RunFolder) {
-        for check in folder.results().unwrap_or_default() {
-            if !self.shown.insert(check.selector()) {
-                continue;
-            }
+        for check in folder.results_beyond(&mut self.shown).unwrap_or_default() {
             self.bar.inc(1);
             self.bar.set_message(check.selector());
-            let line = format!(
-                "{:<14} {:>6.1} s  {}",
-                check.outcome.word(),
-                check.duration_ms as f64 / 1000.0,
-                check.selector()
-            );
+            let line = terminal::line(&check);
             if self.bar.is_hidden() {
                 println!("{line}");
             } else if check.outcome != OutcomeKind::Met {
@@ -245,31 +261,7 @@ async fn sweep(cluster: &Cluster, run: &str) {
         scenario::wait_until_gone(&cluster.client, Some(run), patience::CLEAN_UP).await
     };
     if let Err(error) = swept.await {
-        eprintln!("sidecheck: {error:#}; `sidecheck clean` tries again");
+        let error = format!("{error:#}");
+        eprintln!("sidecheck: {}; `sidecheck clean` tries again", display_safe(&error));
     }
-}
-
-/// Keeps the folders of the last runs only.
-fn prune() {
-    const KEPT: usize = 10;
-    let runs = environment::results().join("runs");
-    let mut folders: Vec<_> = fs::read_dir(&runs)
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| {
-            let entry = entry.ok()?;
-            Some((entry.metadata().ok()?.modified().ok()?, entry.path()))
-        })
-        .collect();
-    folders.sort();
-    for (_, folder) in folders.iter().rev().skip(KEPT) {
-        fs::remove_dir_all(folder).ok();
-    }
-}
-
-fn seconds() -> u32 {
-    let now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or(Duration::ZERO);
-    now.subsec_nanos() ^ (now.as_secs() as u32)
 }
