@@ -2,7 +2,8 @@
 //!
 //! The library that the suites speak. A check is a fixture (YAML) and a body; [`check`] does everything between the two.
 //!
-//! Dependencies point one way: `report` knows the run model and nothing of clusters; `cluster` knows nothing of checks.
+//! Dependencies point one way, from the low modules to the high ones: `display`, `redact`, `environment`, `patience` and `timeline` know
+//! nothing of the others, `fixture` nothing of clusters, `report` the run model alone, and `cluster` nothing of checks.
 
 pub mod cluster;
 pub mod display;

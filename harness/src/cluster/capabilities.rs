@@ -144,12 +144,12 @@ impl Probe<'_> {
             Need::OwnCluster => Ok(own_cluster(&self.cluster.target)),
             Need::Create(resource) => can_create(client, resource).await,
         };
-        // Without the right to look, nobody knows; any other trouble may be over the next time.
-        found.or_else(|error| match forbidden(&error) {
-            Some(message) => Ok(Answer::Unknown(format!(
-                "this account has not the rights to find out whether the cluster has what “{need}” stands for: {message}"
+        // A refusal stays; any other trouble may be over the next time.
+        found.or_else(|error| match refusal(&error) {
+            Some(refusal) => Ok(Answer::Unknown(format!(
+                "whether the cluster offers “{need}” cannot be found out: {refusal}"
             ))),
-            None => Err(error.context(format!("cannot find out whether the cluster has what “{need}” stands for"))),
+            None => Err(error.context(format!("cannot find out whether the cluster offers “{need}”"))),
         })
     }
 
@@ -184,10 +184,10 @@ impl Probe<'_> {
             ));
         }
         self.subject().await?;
-        Ok(match command(&self.pods().await?, SUBJECT, "say probed").await {
-            Ok(true) => Answer::Available,
-            Ok(false) => Answer::Unknown("a command that was run in a container failed".to_owned()),
-            Err(error) => Answer::Unknown(format!("no command could be run in a container: {error:#}")),
+        Ok(if command(&self.pods().await?, SUBJECT, "say probed").await? {
+            Answer::Available
+        } else {
+            Answer::Unknown("a command that was run in a container failed".to_owned())
         })
     }
 
@@ -196,9 +196,10 @@ impl Probe<'_> {
             return Ok(Answer::Unknown("this account may not forward ports of Pods".to_owned()));
         }
         self.subject().await?;
-        Ok(match answer_through_port(&self.pods().await?).await {
-            Ok(()) => Answer::Available,
-            Err(error) => Answer::Unknown(format!("no port of a Pod could be forwarded: {error:#}")),
+        Ok(if answers_through_port(&self.pods().await?).await? {
+            Answer::Available
+        } else {
+            Answer::Unknown("nothing comes back from a Pod's forwarded port".to_owned())
         })
     }
 
@@ -310,18 +311,15 @@ async fn command(pods: &Api<Pod>, pod: &str, statement: &str) -> anyhow::Result<
         .is_some_and(|status| status == "Success"))
 }
 
-/// Sends a request through a forwarded port.
-async fn answer_through_port(pods: &Api<Pod>) -> anyhow::Result<()> {
+/// Whether an answer to a request comes back through a forwarded port.
+async fn answers_through_port(pods: &Api<Pod>) -> anyhow::Result<bool> {
     let mut forwarder = limited("forward a port", pods.portforward(SUBJECT, &[PORT])).await?;
     let mut stream = forwarder.take_stream(PORT).context("a forwarded port has a stream")?;
     let exchange = async {
         stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
         stream.read_u8().await
     };
-    timeout(patience::ROUND_TRIP, exchange)
-        .await
-        .context("nothing came back")??;
-    Ok(())
+    Ok(matches!(timeout(patience::ROUND_TRIP, exchange).await, Ok(Ok(_))))
 }
 
 /// Waits until connections go through, or do not; false if it does not come to that.
@@ -434,12 +432,13 @@ async fn is_allowed(
     Ok(review.status.is_some_and(|status| status.allowed))
 }
 
-/// What the API server says if it refuses a request because of missing rights.
-fn forbidden(error: &anyhow::Error) -> Option<String> {
+/// What the API server, or something before it, says if it refuses a request for good: the rights are missing, or connections to Pods are
+/// not let through.
+fn refusal(error: &anyhow::Error) -> Option<String> {
     match error.chain().find_map(|cause| cause.downcast_ref::<kube::Error>())? {
         kube::Error::Api(status) if status.code == 403 => Some(status.message.clone()),
-        kube::Error::UpgradeConnection(UpgradeConnectionError::ProtocolSwitch(status)) if status.as_u16() == 403 => {
-            Some(status.to_string())
+        kube::Error::UpgradeConnection(UpgradeConnectionError::ProtocolSwitch(status)) => {
+            Some(format!("a connection to a Pod was answered with {status}"))
         }
         _ => None,
     }
