@@ -1,13 +1,13 @@
 //! `sidecheck`: does a cluster honour what sidecars rely on?
 //!
-//! The library that the suites speak. A check is a fixture (YAML) and a body; [`check`] does everything between the two.
+//! The library that the suites speak. A check is a fixture (YAML) and a body; [`scenario::check`] does everything between the two.
 //!
-//! Dependencies point one way, from the low modules to the high ones: `display`, `redact`, `environment`, `patience` and `timeline` know
-//! nothing of the others, `fixture` nothing of clusters, `report` the run model alone, and `cluster` nothing of checks.
+//! Dependencies point one way, from a module to those above it in this list; a test keeps it so.
 
 pub mod cluster;
 pub mod display;
 pub mod environment;
+pub mod finding;
 pub mod fixture;
 pub mod patience;
 pub mod pod;
@@ -16,6 +16,8 @@ pub mod report;
 pub mod scenario;
 pub mod timeline;
 
+pub use finding::{Finding, Verdict};
 pub use fixture::Shape;
-pub use pod::{Container, ScenarioPod, eventually};
-pub use scenario::{Finding, Outcome, Verdict, check, expect, not_met};
+pub use pod::{Container, ScenarioPod};
+pub use scenario::Outcome;
+pub use sidecheck_agent::statement as agent;

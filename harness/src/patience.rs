@@ -1,26 +1,39 @@
 //! How long the harness waits, all in one place.
 //!
-//! Each figure is a bound on waiting, never a pause: whatever is awaited is taken as soon as it is there.
+//! Each figure is a bound on waiting, never a pause: whatever is awaited is taken as soon as it is there. A time in which the API server or
+//! this machine stood still is not counted (see `pod/pulse.rs`).
 
 use std::time::Duration;
 
 /// From a Pod's creation until a node takes it; a node may be too busy for a moment.
-pub const SCHEDULED: Duration = Duration::from_secs(15);
+pub const SCHEDULED: Duration = Duration::from_secs(30);
 
 /// From a Pod's creation until all its containers are ready. A warm node needs a second; this leaves room for a busy one.
 pub const READY: Duration = Duration::from_secs(180);
 
+/// For a fault that may heal by itself, such as a failed image pull or a container that could not be created.
+pub const HEALING: Duration = Duration::from_secs(60);
+
 /// For something that a running Pod does on its own: a line in a log, an answer, a restart.
-pub const REACTION: Duration = Duration::from_secs(30);
+pub const REACTION: Duration = Duration::from_secs(45);
 
-/// For a container that ended to be running and ready again. The second restart is held back for 10 s, and a busy node is slow.
-pub const RESTART: Duration = Duration::from_secs(60);
+/// For a container that ended to be running and ready again. With the kubelet's default settings the second restart is held back for
+/// 10 s and the third for 20 s.
+pub const RESTART: Duration = Duration::from_secs(90);
 
-/// For a changed ConfigMap or Secret to reach a container. The kubelet's default settings need up to about 65 s.
-pub const PROJECTION: Duration = Duration::from_secs(120);
+/// For a changed ConfigMap or Secret to reach a container. The kubelet's default settings need its sync period and its cache's lifetime,
+/// about two minutes at worst.
+pub const PROJECTION: Duration = Duration::from_secs(180);
 
 /// From a Pod's deletion until it is gone, beyond its own grace period.
 pub const DELETION: Duration = Duration::from_secs(90);
+
+/// For one life of a Pod: from its creation to the outcome of the checks that look at it. Below the limit that nextest has for a test, so
+/// that there is time left for evidence and clean-up.
+pub const LIFE: Duration = Duration::from_secs(480);
+
+/// For evidence to be saved.
+pub const EVIDENCE: Duration = Duration::from_secs(60);
 
 /// For namespaces to go once nobody needs them any more.
 pub const CLEAN_UP: Duration = Duration::from_secs(120);
@@ -31,18 +44,27 @@ pub const CONNECT: Duration = Duration::from_secs(10);
 /// For one request to the API server, and for it to answer again after a silence.
 pub const API: Duration = Duration::from_secs(30);
 
+/// A request to the API server that takes longer than this, or a pause of this process that long, means that something stood still.
+pub const STANDSTILL: Duration = Duration::from_secs(2);
+
+/// Between two looks at whether the API server answers.
+pub const PULSE: Duration = Duration::from_secs(1);
+
 /// For one HTTP request that an agent sends. Longer than a node may stand still.
 pub const CALL: Duration = Duration::from_secs(60);
 
-/// For one of several attempts at a request, where the first ones may lead nowhere.
-pub const ATTEMPT: Duration = Duration::from_secs(5);
+/// For one of several attempts at a request of which the first ones may fail. A resolver tries its next name server after 5 s.
+pub const ATTEMPT: Duration = Duration::from_secs(12);
 
-/// For one HTTP request to a container through a forwarded port, or one command in it. The agent may be asked for a call by it, and has to
-/// tell what came of that.
+/// For one HTTP request to a container through a forwarded port, or one command in it. The agent may be asked for a call by it, and has
+/// to answer after that.
 pub const ROUND_TRIP: Duration = Duration::from_secs(75);
 
 /// Between two looks at something that cannot be watched: an HTTP answer, a cluster that starts.
 pub const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Between two attempts to reach an API server or kubelet that does not answer, at most.
+pub const RECONNECT: Duration = Duration::from_secs(1);
 
 /// For one command of the container engine or kind that builds and copies nothing. A busy machine has needed a minute to start a container.
 pub const ENGINE: Duration = Duration::from_secs(180);

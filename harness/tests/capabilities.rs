@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use sidecheck::cluster::capabilities::{Answer, Capabilities, of_run, probe};
 use sidecheck::cluster::namespace::RUN_LABEL;
 use sidecheck::cluster::{Cluster, Target};
-use sidecheck::fixture::needs::Need;
+use sidecheck::fixture::Need;
 use sidecheck::report::records::RunFolder;
 use tempfile::TempDir;
 

@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::request::limited;
 use super::{Cluster, Target, images, namespace, node_is_ready};
-use crate::fixture::needs::Need;
+use crate::fixture::Need;
 use crate::patience;
 use crate::report::records::RunFolder;
 
@@ -154,9 +154,11 @@ impl Probe<'_> {
     }
 
     async fn pods(&self) -> anyhow::Result<Api<Pod>> {
-        let name = format!("sidecheck-probe-{}-", self.run);
         let client = &self.cluster.client;
-        let create = || namespace::create(client, self.run, &name, &[]);
+        let create = async || {
+            let name = format!("sidecheck-probe-{}-{:08x}", self.run, namespace::unique() as u32);
+            namespace::create(client, self.run, &name).await.map(|_| name)
+        };
         let namespace = self.namespace.get_or_try_init(create).await?;
         Ok(Api::namespaced(client.clone(), namespace))
     }

@@ -5,6 +5,7 @@ pub mod engine;
 pub mod images;
 pub mod kind;
 pub mod namespace;
+pub mod objects;
 pub(crate) mod request;
 pub mod versions;
 
@@ -126,6 +127,15 @@ impl Cluster {
             bail!("none of the cluster's {} nodes is ready", nodes.items.len());
         }
         Ok(())
+    }
+
+    /// The version of the API server: `v1.37.0`.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn version(&self) -> anyhow::Result<String> {
+        let version = request::limited("ask for the version", self.client.apiserver_version()).await?;
+        Ok(version.git_version)
     }
 
     /// What the cluster says about itself.

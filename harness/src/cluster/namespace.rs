@@ -1,50 +1,49 @@
 //! Namespaces of a run.
 
+use std::hash::{BuildHasher, RandomState};
+
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::api::{Patch, PatchParams, PostParams};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client};
 use serde_json::json;
 
-use super::request::limited;
+use super::request::{is_answer, limited};
 
 /// The label that names the run a namespace belongs to.
 pub const RUN_LABEL: &str = "sidecheck.dev/run";
 /// Who applies objects, for server-side apply.
 pub(crate) const MANAGER: &str = "sidecheck";
 
-/// Makes a namespace for the run, in which Pods can be created; returns its name. A `name` that ends with `-` is completed by the cluster.
-pub(crate) async fn create(
-    client: &Client,
-    run: &str,
-    name: &str,
-    annotations: &[(&str, &str)],
-) -> anyhow::Result<String> {
-    let key = if name.ends_with('-') { "generateName" } else { "name" };
-    let annotations: serde_json::Map<String, serde_json::Value> = annotations
-        .iter()
-        .map(|(key, value)| ((*key).to_owned(), (*value).into()))
-        .collect();
+/// Makes a namespace for the run, in which Pods can be created; false if there is one of that name already.
+pub(crate) async fn create(client: &Client, run: &str, name: &str) -> anyhow::Result<bool> {
     let object: Namespace = serde_json::from_value(json!({
-        "metadata": {
-            key: name,
-            "labels": {RUN_LABEL: run, "app.kubernetes.io/managed-by": MANAGER},
-            "annotations": annotations,
-        },
+        "metadata": {"name": name, "labels": {RUN_LABEL: run, "app.kubernetes.io/managed-by": MANAGER}},
     }))?;
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    let created = limited("create a namespace", namespaces.create(&PostParams::default(), &object)).await?;
-    let name = created.name_any();
+    let created = limited("create a namespace", namespaces.create(&PostParams::default(), &object)).await;
+    if let Err(error) = created {
+        return if is_answer(&error, &[409]) {
+            Ok(false)
+        } else {
+            Err(error)
+        };
+    }
     // The cluster makes this account too, a moment later; Pods are refused until it exists. No Pod here needs its token.
     let account: ServiceAccount = serde_json::from_value(json!({
         "metadata": {"name": "default"},
         "automountServiceAccountToken": false,
     }))?;
-    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &name);
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), name);
     let apply = PatchParams::apply(MANAGER).force();
     limited(
         "create the service account",
         accounts.patch("default", &apply, &Patch::Apply(&account)),
     )
     .await?;
-    Ok(name)
+    Ok(true)
+}
+
+/// A number that nobody else has, and nobody can guess: every hasher of the standard library has random keys of its own.
+pub(crate) fn unique() -> u64 {
+    RandomState::new().hash_one(std::process::id())
 }

@@ -20,3 +20,8 @@ where
         .with_context(|| format!("cannot {what}: the API server has not answered for {:?}", patience::API))?
         .with_context(|| format!("cannot {what}"))
 }
+
+/// Whether an error of [`limited`] is the API server's answer with one of these HTTP statuses.
+pub(crate) fn is_answer(error: &anyhow::Error, statuses: &[u16]) -> bool {
+    matches!(error.downcast_ref(), Some(kube::Error::Api(status)) if statuses.contains(&status.code))
+}

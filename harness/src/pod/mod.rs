@@ -1,126 +1,56 @@
-//! Typed handles for what runs in a check's namespace: Pods, containers, their logs, and HTTP to them.
+//! Typed handles for what runs in one life of a fixture: Pods, containers, their logs, and HTTP to them.
 
+mod agent;
+mod assert;
+mod confirm;
 mod container;
+mod exec;
+mod follow;
 mod http;
 mod log;
+mod pulse;
+mod scene;
 pub mod state;
 mod wait;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use kube::{Api, Client};
-use serde_json::Value;
-use tokio::sync::watch;
+use serde_json::{Value, json};
 
+use crate::cluster::request::limited;
+use crate::cluster::{images, objects};
+use crate::finding::{Mismatch, Verdict};
 use crate::patience;
 use crate::report::model::Measurement;
-use crate::scenario::Finding;
 use crate::timeline::Timeline;
-use log::Follower;
-use state::{PodState, Pods};
+use state::PodState;
 
-pub use container::{Container, ExecOutput, Identity, Run};
-pub use http::{Answer, Http};
-pub use log::{Line, Printed};
-pub use wait::eventually;
+pub use agent::{FirstProcess, Identity, Serving};
+pub use assert::{Expect, Given};
+pub use container::{Container, Run};
+pub use exec::ExecOutput;
+pub use http::{Answer, Http, Unanswered};
+pub use log::Line;
+pub use scene::{LIFE_LABEL, Scene};
 
-/// The namespace of one check's run: its Pods are watched and their logs followed from the beginning.
-pub struct Namespace {
-    pub(crate) client: Client,
-    pub(crate) name: String,
-    pods: watch::Receiver<Pods>,
-    followers: Mutex<BTreeMap<(String, String), Arc<Follower>>>,
-    measurements: Mutex<Vec<Measurement>>,
-}
-
-impl std::fmt::Debug for Namespace {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Namespace").field(&self.name).finish()
-    }
-}
-
-impl Namespace {
-    /// Watches the namespace `name`, which exists.
-    pub(crate) fn watch(client: Client, name: &str) -> Arc<Self> {
-        let pods = state::watch_pods(Api::namespaced(client.clone(), name));
-        let namespace = Arc::new(Self {
-            client,
-            name: name.to_owned(),
-            pods: pods.clone(),
-            followers: Mutex::default(),
-            measurements: Mutex::default(),
-        });
-        tokio::spawn(follow_all(Arc::downgrade(&namespace), pods));
-        namespace
-    }
-
-    pub(crate) fn api(&self) -> Api<Pod> {
-        Api::namespaced(self.client.clone(), &self.name)
-    }
-
-    /// What the watch shows at this moment.
-    pub(crate) fn pods(&self) -> Pods {
-        self.pods.borrow().clone()
-    }
-
-    fn follower(&self, pod: &str, container: &str) -> Arc<Follower> {
-        let key = (pod.to_owned(), container.to_owned());
-        let mut followers = self.followers.lock().expect("no holder panics");
-        Arc::clone(
-            followers
-                .entry(key)
-                .or_insert_with(|| Follower::start(self.api(), self.pods.clone(), pod, container)),
-        )
-    }
-
-    /// What the check has measured so far.
-    pub(crate) fn measurements(&self) -> Vec<Measurement> {
-        self.measurements.lock().expect("no holder panics").clone()
-    }
-
-    /// What every container of the namespace has printed so far, by Pod and container.
-    pub(crate) fn printed(&self) -> Vec<(String, String, Printed)> {
-        let followers = self.followers.lock().expect("no holder panics");
-        followers
-            .iter()
-            .map(|((pod, container), follower)| (pod.clone(), container.clone(), follower.printed.borrow().clone()))
-            .collect()
-    }
-}
-
-/// Follows the log of every container that appears, so that nothing is lost whatever happens to it.
-async fn follow_all(namespace: std::sync::Weak<Namespace>, mut pods: watch::Receiver<Pods>) {
-    while pods.changed().await.is_ok() {
-        let Some(namespace) = namespace.upgrade() else { break };
-        let seen = pods.borrow_and_update().clone();
-        for state in seen.all() {
-            let name = state.pod.metadata.name.as_deref().unwrap_or_default();
-            for container in state::container_names(&state.pod) {
-                namespace.follower(name, &container);
-            }
-        }
-    }
-}
-
-/// The Pod that a check is about, and its namespace.
+/// A Pod of a check: the one that the check is about, or another one of its fixture.
 #[derive(Clone, Debug)]
 pub struct ScenarioPod {
-    pub(crate) namespace: Arc<Namespace>,
+    scene: Arc<Scene>,
     name: String,
     main: String,
     sidecars: Vec<String>,
 }
 
 impl ScenarioPod {
-    pub(crate) fn new(namespace: Arc<Namespace>, name: &str, main: &str, sidecars: &[String]) -> Self {
+    pub(crate) fn new(scene: Arc<Scene>, name: &str, main: &str, sidecars: &[String]) -> Self {
         Self {
-            namespace,
+            scene,
             name: name.to_owned(),
             main: main.to_owned(),
             sidecars: sidecars.to_vec(),
@@ -132,32 +62,48 @@ impl ScenarioPod {
         &self.name
     }
 
+    /// The namespace that it runs in.
+    pub fn namespace(&self) -> &str {
+        &self.scene.namespace
+    }
+
     /// The main container.
     pub fn main(&self) -> Container {
         self.container(&self.main)
     }
 
-    /// The sidecar; the first one where there are several.
+    /// The sidecar; the first one if there are several.
     pub fn sidecar(&self) -> Container {
         self.container(self.sidecars.first().map_or("", String::as_str))
     }
 
-    /// The container of that name.
+    /// Main and every sidecar.
+    pub fn containers(&self) -> Vec<Container> {
+        let names = std::iter::once(&self.main).chain(&self.sidecars);
+        names.map(|name| self.container(name)).collect()
+    }
+
+    /// The container of that name. That there is none is an error of everything that is done with it.
     pub fn container(&self, name: &str) -> Container {
-        Container::new(Arc::clone(&self.namespace), &self.name, name)
+        Container::new(Arc::clone(&self.scene), &self.name, name)
     }
 
-    /// Another Pod of the fixture; its only container, or the one that is called like the Pod, is its main one.
+    /// Another Pod of the fixture; its only container, which has the Pod's name, is its main one.
     pub fn other(&self, name: &str) -> Self {
-        Self::new(Arc::clone(&self.namespace), name, name, &[])
+        Self::new(Arc::clone(&self.scene), name, name, &[])
     }
 
-    /// HTTP to a port of this Pod, through a port that is forwarded to this machine. It reaches the Pod's loopback interface.
+    /// The same Pod by its real name, which a workload gave it.
+    pub(crate) fn renamed(&self, name: &str) -> Self {
+        Self::new(Arc::clone(&self.scene), name, &self.main, &self.sidecars)
+    }
+
+    /// HTTP to a port of this Pod through the API server. It reaches the Pod's loopback interface.
     ///
     /// # Errors
-    /// No local port can be opened.
-    pub async fn http(&self, port: u16) -> anyhow::Result<Http> {
-        Http::forward(self.namespace.api(), &self.name, port).await
+    /// There can be no client.
+    pub fn http(&self, port: u16) -> anyhow::Result<Http> {
+        Http::new(self.scene.api(), &self.name, port)
     }
 
     /// The Pod's IP address.
@@ -165,14 +111,34 @@ impl ScenarioPod {
     /// # Errors
     /// It has none.
     pub fn ip(&self) -> anyhow::Result<String> {
-        self.state()
-            .and_then(|state| state.pod.status?.pod_ip)
+        let ips = self.ips()?;
+        ips.into_iter()
+            .next()
             .with_context(|| format!("Pod {} has no IP: {}", self.name, self.describe()))
+    }
+
+    /// All of the Pod's IP addresses, one for each version of IP that the cluster has.
+    ///
+    /// # Errors
+    /// The Pod was not seen yet.
+    pub fn ips(&self) -> anyhow::Result<Vec<String>> {
+        let state = self.state().context("the Pod was not seen yet")?;
+        let ips = state.pod.status.and_then(|status| status.pod_ips).unwrap_or_default();
+        Ok(ips.into_iter().map(|ip| ip.ip).collect())
+    }
+
+    /// The Pod's UID.
+    ///
+    /// # Errors
+    /// The Pod was not seen yet.
+    pub fn uid(&self) -> anyhow::Result<String> {
+        let uid = self.state().and_then(|state| state.pod.metadata.uid);
+        uid.with_context(|| format!("Pod {} was not seen yet", self.name))
     }
 
     /// The latest known state.
     pub fn state(&self) -> Option<PodState> {
-        self.namespace.pods().get(&self.name).cloned()
+        self.scene.pods().get(&self.name).cloned()
     }
 
     /// The latest known state in one line.
@@ -182,14 +148,7 @@ impl ScenarioPod {
 
     /// What the containers recorded so far.
     pub fn timeline(&self) -> Timeline {
-        let events = self
-            .namespace
-            .printed()
-            .into_iter()
-            .filter(|(pod, _, _)| *pod == self.name)
-            .flat_map(|(_, container, printed)| printed.events(&container))
-            .collect();
-        Timeline::new(events)
+        self.scene.timeline(&self.name)
     }
 
     /// Waits until the Pod is ready.
@@ -197,12 +156,7 @@ impl ScenarioPod {
     /// # Errors
     /// It does not become ready: an error that tells every container's state, and the last words of one that fails.
     pub async fn ready(&self) -> anyhow::Result<()> {
-        wait::ready(&self.namespace, &self.name).await
-    }
-
-    /// What is wrong with a container that crashes again and again, with its last words.
-    pub(crate) fn crashing(&self) -> Option<String> {
-        wait::crashing(&self.namespace, &self.name)
+        wait::ready(&self.scene, &self.name).await
     }
 
     /// Waits until the Pod's state satisfies `condition`; `what` completes the sentence “waited for …”.
@@ -210,19 +164,29 @@ impl ScenarioPod {
     /// # Errors
     /// It does not within [`patience::REACTION`].
     pub async fn until(&self, what: &str, condition: impl Fn(&PodState) -> bool) -> anyhow::Result<PodState> {
-        Ok(wait::until(&self.namespace, &self.name, what, patience::REACTION, condition).await?)
+        self.until_within(patience::REACTION, what, condition).await
     }
 
-    /// Asks for the Pod's deletion with its own grace period, and does not wait for it.
+    async fn until_within(
+        &self,
+        limit: Duration,
+        what: &str,
+        condition: impl Fn(&PodState) -> bool,
+    ) -> anyhow::Result<PodState> {
+        wait::until(&self.scene, &self.name, what, limit, condition)
+            .await?
+            .map_err(|wait::InVain(text)| anyhow::anyhow!(text))
+    }
+
+    /// Asks for the Pod's deletion with its own grace period, and does not wait for it. Once is enough: a second call does nothing.
     ///
     /// # Errors
     /// The API server refuses.
     pub async fn delete(&self) -> anyhow::Result<()> {
-        self.namespace
-            .api()
-            .delete(&self.name, &DeleteParams::default())
-            .await
-            .with_context(|| format!("cannot delete Pod {}", self.name))?;
+        if self.scene.deletes(&self.name) {
+            let what = format!("delete Pod {}", self.name);
+            limited(&what, self.scene.api().delete(&self.name, &DeleteParams::default())).await?;
+        }
         Ok(())
     }
 
@@ -236,17 +200,14 @@ impl ScenarioPod {
             .and_then(|state| state.pod.spec?.termination_grace_period_seconds)
             .unwrap_or(30);
         let limit = patience::DELETION + Duration::from_secs(grace.unsigned_abs());
-        let state = wait::until(&self.namespace, &self.name, "its deletion", limit, |state| {
-            state.deleted
-        })
-        .await?;
+        let state = self.until_within(limit, "its deletion", |state| state.deleted).await?;
         for container in state::container_names(&state.pod) {
             self.container(&container).log_ended().await?;
         }
         Ok(state)
     }
 
-    /// Deletes the Pod and waits until it is gone.
+    /// Deletes the Pod, unless that was done before, and waits until it is gone.
     ///
     /// # Errors
     /// Like [`Self::delete`] and [`Self::gone`].
@@ -269,12 +230,9 @@ impl ScenarioPod {
             ..ObjectMeta::default()
         };
         pod.status = None;
-        self.namespace
-            .api()
-            .create(&PostParams::default(), &pod)
-            .await
-            .with_context(|| format!("cannot create Pod {name}"))?;
-        let successor = Self::new(Arc::clone(&self.namespace), &name, &self.main, &self.sidecars);
+        let what = format!("create Pod {name}");
+        limited(&what, self.scene.api().create(&PostParams::default(), &pod)).await?;
+        let successor = Self::new(Arc::clone(&self.scene), &name, &self.main, &self.sidecars);
         successor.ready().await?;
         Ok(successor)
     }
@@ -284,58 +242,89 @@ impl ScenarioPod {
     /// # Errors
     /// The API server refuses.
     pub async fn patch(&self, api_version: &str, kind: &str, name: &str, patch: &Value) -> anyhow::Result<()> {
-        let api = crate::scenario::api_for(&self.namespace.client, &self.namespace.name, api_version, kind);
-        api.patch(name, &PatchParams::default(), &Patch::Merge(patch))
-            .await
-            .with_context(|| format!("cannot patch {kind} {name}"))?;
+        let api = objects::api(&self.scene.client, &self.scene.namespace, api_version, kind).await?;
+        let (what, merge) = (format!("patch {kind} {name}"), Patch::Merge(patch));
+        limited(&what, api.patch(name, &PatchParams::default(), &merge)).await?;
         Ok(())
     }
 
-    /// Changes the image of one container, wherever it is declared.
+    /// Changes the image of one container, wherever it is declared, which ends the container.
     ///
     /// # Errors
     /// The API server refuses.
     pub async fn set_image(&self, container: &Container, image: &str) -> anyhow::Result<()> {
-        let state = self.state().context("the Pod was not seen yet")?;
-        let spec = state.pod.spec.context("a Pod has a spec")?;
-        let native = spec
-            .init_containers
-            .iter()
-            .flatten()
-            .any(|candidate| candidate.name == container.name());
+        container.will_end();
+        let spec = self
+            .state()
+            .and_then(|state| state.pod.spec)
+            .context("the Pod was not seen yet")?;
+        let mut inits = spec.init_containers.iter().flatten();
+        let native = inits.any(|candidate| candidate.name == container.name());
         let list = if native { "initContainers" } else { "containers" };
-        let image = crate::cluster::images::address(image);
-        let patch = serde_json::json!({"spec": {list: [{"name": container.name(), "image": image}]}});
-        self.namespace
-            .api()
-            .patch(&self.name, &PatchParams::default(), &Patch::Strategic(patch))
-            .await
-            .with_context(|| format!("cannot change the image of {}", container.name()))?;
+        let image = images::address(image);
+        let patch = Patch::Strategic(json!({"spec": {list: [{"name": container.name(), "image": image}]}}));
+        let what = format!("change the image of {}", container.name());
+        limited(
+            &what,
+            self.scene.api().patch(&self.name, &PatchParams::default(), &patch),
+        )
+        .await?;
         Ok(())
     }
 
-    /// Puts an annotation on the Pod: the kubelet then looks at the Pod anew, and at its ConfigMaps and Secrets too.
+    /// Puts an annotation on the Pod: the kubelet then looks at the Pod once more, and at its ConfigMaps and Secrets too.
     ///
     /// # Errors
     /// The API server refuses.
     pub async fn nudge(&self) -> anyhow::Result<()> {
         let now = tokio::time::Instant::now();
-        let patch = serde_json::json!({"metadata": {"annotations": {"sidecheck.dev/nudged": format!("{now:?}")}}});
+        let patch = json!({"metadata": {"annotations": {"sidecheck.dev/nudged": format!("{now:?}")}}});
         self.patch("v1", "Pod", &self.name, &patch).await
     }
 
-    /// Puts a duration into the report, where a reader may want to know it; no outcome depends on it.
+    /// Puts a duration into the report, if a reader may want to know it; no outcome depends on it.
     pub fn measured(&self, name: &str, duration: Duration) {
-        let measurement = Measurement {
+        self.scene.measured(Measurement {
             name: name.to_owned(),
             duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
-        };
-        let mut measurements = self.namespace.measurements.lock().expect("no holder panics");
-        measurements.push(measurement);
+        });
     }
 
-    /// The finding that the Pod as a whole does not show what is required.
-    pub fn not_met(&self, expected: impl Into<String>, observed: impl Into<String>) -> Finding {
-        crate::scenario::not_met(&self.main(), expected, observed)
+    /// Asserts that something is so of the Pod as a whole.
+    ///
+    /// # Errors
+    /// `not met` if it is not.
+    pub fn expect(
+        &self,
+        label: &str,
+        holds: bool,
+        expected: impl Into<String>,
+        observed: impl Into<String>,
+    ) -> Verdict {
+        self.scene.asserted(label, None, holds);
+        if holds {
+            return Ok(());
+        }
+        Err(Mismatch::new(label, None, expected, observed).into())
+    }
+
+    pub(crate) fn live(&self) -> Option<Pod> {
+        Some(self.state()?.pod)
+    }
+}
+
+impl Container {
+    /// Waits until its log was read to the end after the Pod's deletion.
+    async fn log_ended(&self) -> anyhow::Result<()> {
+        let log = self.scene().log(self.pod(), self.name())?;
+        let mut reader = log.reader();
+        let ended = async {
+            while !log.has_ended() {
+                reader.changed().await;
+            }
+        };
+        tokio::time::timeout(patience::API * 2, ended)
+            .await
+            .with_context(|| format!("the log of {} did not end after its Pod was gone", self.name()))
     }
 }

@@ -1,9 +1,9 @@
-//! The Pods of a namespace as the API server tells of them: one watch for everything that is awaited.
+//! The Pods of one life as the API server shows them: one watch for everything that is awaited.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{Container as ContainerSpec, ContainerState, ContainerStatus, Pod};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 use tokio::sync::watch;
@@ -12,64 +12,122 @@ use tokio::time::Instant;
 /// What the watch has shown so far.
 #[derive(Clone, Debug, Default)]
 pub struct Pods {
+    /// By UID: a Pod that is made again under the same name is another one.
     seen: BTreeMap<String, PodState>,
-    /// Since when, and why, the API server gives no news.
+    /// The Pods that a list has shown since it began, while one is under way.
+    listed: Option<BTreeSet<String>>,
+    /// When and why the watch last broke off.
     pub(super) trouble: Option<(Instant, String)>,
+    /// When anything last stood still: the API server, its watch, or this process.
+    pub(super) disturbed: Option<Instant>,
 }
 
 /// A Pod's latest known state.
 #[derive(Clone, Debug)]
 pub struct PodState {
-    /// The object; the last one before deletion where it is gone.
+    /// The object; the last one before deletion if it is gone.
     pub pod: Pod,
     /// Whether it is gone.
     pub deleted: bool,
+    /// How many Pods were seen before it.
+    order: usize,
 }
 
 impl Pods {
-    /// The Pod of that name, once it was seen.
+    /// The newest Pod of that name, once it was seen.
     pub fn get(&self, name: &str) -> Option<&PodState> {
-        self.seen.get(name)
+        self.seen
+            .values()
+            .filter(|state| state.pod.metadata.name.as_deref() == Some(name))
+            .max_by_key(|state| state.order)
     }
 
-    /// Every Pod that was seen.
-    pub fn all(&self) -> impl Iterator<Item = &PodState> {
-        self.seen.values()
+    /// The Pod of that UID, once it was seen.
+    pub fn uid(&self, uid: &str) -> Option<&PodState> {
+        self.seen.get(uid)
+    }
+
+    /// Every Pod that was seen, in the order of appearance.
+    pub fn all(&self) -> Vec<&PodState> {
+        let mut all: Vec<&PodState> = self.seen.values().collect();
+        all.sort_by_key(|state| state.order);
+        all
+    }
+
+    /// Takes what the API server says now of a Pod, unless something newer is known.
+    pub(super) fn update(&mut self, pod: Pod) {
+        let version = |pod: &Pod| pod.resource_version().and_then(|version| version.parse::<u64>().ok());
+        let known = pod.uid().and_then(|uid| self.seen.get(&uid));
+        if known.is_none_or(|known| !known.deleted && version(&known.pod) < version(&pod)) {
+            self.insert(pod, false);
+        }
+    }
+
+    fn insert(&mut self, pod: Pod, deleted: bool) {
+        let uid = pod.uid().unwrap_or_default();
+        if let Some(listed) = &mut self.listed {
+            listed.insert(uid.clone());
+        }
+        let next = self.seen.len();
+        let order = self.seen.get(&uid).map_or(next, |known| known.order);
+        self.seen.insert(uid, PodState { pod, deleted, order });
+    }
+
+    /// A list that is complete shows what has gone while nobody watched.
+    fn prune(&mut self) {
+        if let Some(listed) = self.listed.take() {
+            for (uid, state) in &mut self.seen {
+                state.deleted |= !listed.contains(uid);
+            }
+        }
     }
 }
 
-/// Watches the Pods that `api` covers for as long as anybody looks.
-pub(super) fn watch_pods(api: Api<Pod>) -> watch::Receiver<Pods> {
+/// Watches the Pods with that label for as long as anybody looks.
+pub(super) fn watch_pods(api: Api<Pod>, label: &str) -> (watch::Sender<Pods>, watch::Receiver<Pods>) {
     let (sender, receiver) = watch::channel(Pods::default());
+    let (pods, config) = (sender.clone(), watcher::Config::default().labels(label));
     tokio::spawn(async move {
-        let mut events = watcher(api, watcher::Config::default()).default_backoff().boxed();
+        let mut events = watcher(api, config).default_backoff().boxed();
         loop {
             let event = tokio::select! {
                 event = events.next() => event,
-                () = sender.closed() => break,
+                () = pods.closed() => break,
             };
             let Some(event) = event else { break };
-            sender.send_modify(|pods| match event {
-                Ok(watcher::Event::Apply(pod) | watcher::Event::InitApply(pod)) => {
+            pods.send_modify(|pods| match event {
+                Ok(event) => {
                     pods.trouble = None;
-                    pods.seen.insert(pod.name_any(), PodState { pod, deleted: false });
+                    match event {
+                        watcher::Event::Init => pods.listed = Some(BTreeSet::new()),
+                        watcher::Event::InitDone => pods.prune(),
+                        watcher::Event::Apply(pod) | watcher::Event::InitApply(pod) => pods.insert(pod, false),
+                        watcher::Event::Delete(pod) => pods.insert(pod, true),
+                    }
                 }
-                Ok(watcher::Event::Delete(pod)) => {
-                    pods.trouble = None;
-                    pods.seen.insert(pod.name_any(), PodState { pod, deleted: true });
-                }
-                Ok(watcher::Event::Init | watcher::Event::InitDone) => pods.trouble = None,
                 Err(error) => {
-                    let since = pods.trouble.as_ref().map_or_else(Instant::now, |(since, _)| *since);
+                    let now = Instant::now();
+                    let since = pods.trouble.as_ref().map_or(now, |(since, _)| *since);
                     pods.trouble = Some((since, error.to_string()));
+                    pods.disturbed = Some(now);
                 }
             });
         }
     });
-    receiver
+    (sender, receiver)
 }
 
-/// The status of a container, wherever it is declared: native sidecars stand among the init containers.
+/// The declaration of a container, wherever it stands: native sidecars are among the init containers.
+pub fn spec<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerSpec> {
+    let spec = pod.spec.as_ref()?;
+    spec.init_containers
+        .iter()
+        .flatten()
+        .chain(&spec.containers)
+        .find(|candidate| candidate.name == container)
+}
+
+/// The status of a container, wherever it is declared.
 pub fn status<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerStatus> {
     let status = pod.status.as_ref()?;
     [&status.init_container_statuses, &status.container_statuses]
@@ -94,14 +152,21 @@ pub fn container_names(pod: &Pod) -> Vec<String> {
 
 /// Whether the Pod has the condition `Ready`.
 pub fn is_ready(pod: &Pod) -> bool {
-    pod.status
-        .as_ref()
-        .and_then(|status| status.conditions.as_ref())
-        .is_some_and(|conditions| {
-            conditions
-                .iter()
-                .any(|condition| condition.type_ == "Ready" && condition.status == "True")
-        })
+    condition(pod, "Ready").is_some_and(|(status, _, _)| status == "True")
+}
+
+/// A condition's status, reason and message.
+pub(super) fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<(&'a str, &'a str, &'a str)> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let found = conditions.iter().find(|condition| condition.type_ == kind)?;
+    let text = |text: &'a Option<String>| text.as_deref().unwrap_or_default();
+    Some((&found.status, text(&found.reason), text(&found.message)))
+}
+
+/// Why the scheduler finds no node, if it says so.
+pub(super) fn unschedulable(pod: &Pod) -> Option<&str> {
+    let (status, reason, message) = condition(pod, "PodScheduled")?;
+    (status == "False" && reason == "Unschedulable").then_some(message)
 }
 
 /// A Pod's state in a line: its phase, then every container's state.
@@ -109,12 +174,8 @@ pub fn describe(state: Option<&PodState>) -> String {
     let Some(state) = state else {
         return "not seen yet".to_owned();
     };
-    let phase = state
-        .pod
-        .status
-        .as_ref()
-        .and_then(|status| status.phase.clone())
-        .unwrap_or_default();
+    let status = state.pod.status.as_ref();
+    let phase = status.and_then(|status| status.phase.clone()).unwrap_or_default();
     let mut parts = vec![if state.deleted {
         "gone".to_owned()
     } else if state.pod.metadata.deletion_timestamp.is_some() {
@@ -122,30 +183,23 @@ pub fn describe(state: Option<&PodState>) -> String {
     } else {
         phase
     }];
-    if let Some(message) = unschedulable(&state.pod) {
-        parts.push(message);
+    if let Some(reason) = status.and_then(|status| status.reason.as_deref()) {
+        let message = status.and_then(|status| status.message.as_deref()).unwrap_or_default();
+        parts.push(format!("{reason}: {message}"));
     }
+    parts.extend(unschedulable(&state.pod).map(str::to_owned));
     for name in container_names(&state.pod) {
-        let text = match status(&state.pod, &name) {
-            None => "no status".to_owned(),
-            Some(status) => describe_container(status),
-        };
+        let text = status_text(&state.pod, &name);
         parts.push(format!("{name}: {text}"));
     }
     parts.join("; ")
 }
 
-/// Why the scheduler finds no node, where it says so.
-pub(super) fn unschedulable(pod: &Pod) -> Option<String> {
-    pod.status.as_ref()?.conditions.as_ref()?.iter().find_map(|condition| {
-        (condition.type_ == "PodScheduled"
-            && condition.status == "False"
-            && condition.reason.as_deref() == Some("Unschedulable"))
-        .then(|| condition.message.clone().unwrap_or_default())
-    })
-}
-
-fn describe_container(status: &ContainerStatus) -> String {
+/// A container's state in a few words.
+pub(super) fn status_text(pod: &Pod, container: &str) -> String {
+    let Some(status) = status(pod, container) else {
+        return "no status".to_owned();
+    };
     let mut text = status.state.as_ref().map_or("no state".to_owned(), describe_state);
     if !status.ready && status.state.as_ref().is_some_and(|state| state.running.is_some()) {
         text.push_str(", not ready");
@@ -175,4 +229,48 @@ fn describe_state(state: &ContainerState) -> String {
         return "running".to_owned();
     }
     "no state".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(uid: &str, version: u64) -> Pod {
+        serde_json::from_value(json!({"metadata": {"name": "app", "uid": uid, "resourceVersion": version.to_string()}}))
+            .expect("a Pod")
+    }
+
+    #[test]
+    fn a_pod_made_again_is_another_one() {
+        let mut pods = Pods::default();
+        pods.insert(pod("a", 1), true);
+        pods.insert(pod("b", 2), false);
+        assert!(!pods.get("app").expect("the second").deleted);
+        assert_eq!(pods.all().len(), 2);
+    }
+
+    #[test]
+    fn a_list_shows_what_has_gone_while_nobody_watched() {
+        let mut pods = Pods::default();
+        pods.insert(pod("a", 1), false);
+        pods.listed = Some(BTreeSet::new());
+        pods.prune();
+        assert!(pods.get("app").expect("it was seen").deleted);
+    }
+
+    #[test]
+    fn an_answer_never_replaces_newer_news() {
+        let mut pods = Pods::default();
+        pods.insert(pod("a", 5), false);
+        pods.update(pod("a", 4));
+        assert_eq!(
+            pods.get("app").and_then(|state| state.pod.resource_version()),
+            Some("5".to_owned())
+        );
+        pods.insert(pod("a", 6), true);
+        pods.update(pod("a", 7));
+        assert!(pods.get("app").expect("it was seen").deleted);
+    }
 }

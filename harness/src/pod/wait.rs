@@ -1,178 +1,197 @@
-//! Waiting: what was awaited, for how long, and the last state seen.
+//! Waiting for the state of Pods: what was awaited, for how long, and the last state seen.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use tokio::time::Instant;
+use k8s_openapi::api::core::v1::ContainerStatus;
+use tokio::time::{Instant, timeout_at};
 
-use super::container::last_lines;
+use super::Scene;
 use super::state::{self, PodState, Pods};
-use super::{Container, Namespace};
 use crate::patience;
-use crate::scenario::{Finding, not_met};
 
-/// Why a wait ended without what was awaited.
+/// A wait that ended without what was awaited; the text says what that was and the last state.
 #[derive(Debug)]
-pub(super) enum Waited {
-    /// The API server gives no news: nobody can tell.
-    Trouble(anyhow::Error),
-    /// Time is up; the text says what was awaited and the last state.
-    InVain(String),
+pub(super) struct InVain(pub(super) String);
+
+/// A limit that a standstill pushes out: it counts from the last moment at which the API server or this process stood still.
+pub(super) fn deadline(begun: Instant, disturbed: Option<Instant>, limit: Duration) -> Instant {
+    begun.max(disturbed.unwrap_or(begun)) + limit
 }
 
-impl fmt::Display for Waited {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Trouble(error) => write!(f, "{error:#}"),
-            Self::InVain(text) => f.write_str(text),
-        }
-    }
-}
-
-impl std::error::Error for Waited {}
-
-/// The trouble with the API server, where there is any.
-pub(super) fn trouble(namespace: &Namespace) -> Option<anyhow::Error> {
-    let (since, error) = namespace.pods().trouble?;
-    Some(anyhow!(
-        "the API server has not answered for {:.0?}: {error}",
-        since.elapsed()
-    ))
-}
-
+/// Waits until the newest Pod of that name satisfies `condition`.
+///
+/// # Errors
+/// The API server does not answer. If it does and the condition does not hold, that is the inner result.
 pub(super) async fn until(
-    namespace: &Arc<Namespace>,
+    scene: &Arc<Scene>,
     pod: &str,
     what: &str,
     limit: Duration,
     condition: impl Fn(&PodState) -> bool,
-) -> Result<PodState, Waited> {
-    let found = watch_until(namespace, limit, |pods| {
-        pods.get(pod).filter(|state| condition(state)).cloned()
-    })
-    .await?;
-    found.ok_or_else(|| {
-        Waited::InVain(format!(
+) -> anyhow::Result<Result<PodState, InVain>> {
+    let look = |pods: &Pods| pods.get(pod).filter(|state| condition(state)).cloned();
+    Ok(watch_until(scene, limit, look).await?.ok_or_else(|| {
+        InVain(format!(
             "waited {limit:?} for {what} of Pod {pod}; last state: {}",
-            state::describe(namespace.pods().get(pod))
+            state::describe(scene.pods().get(pod))
         ))
-    })
+    }))
 }
 
-/// The first non-empty result of `look` at the changing state; `None` when time is up.
-async fn watch_until<T>(
-    namespace: &Arc<Namespace>,
+/// The first result of `look` at the changing state; none when time is up and the API server, asked once more, shows nothing else.
+///
+/// # Errors
+/// The API server does not answer.
+pub(super) async fn watch_until<T>(
+    scene: &Arc<Scene>,
     limit: Duration,
     mut look: impl FnMut(&Pods) -> Option<T>,
-) -> Result<Option<T>, Waited> {
-    let mut pods = namespace.pods.clone();
-    let deadline = Instant::now() + limit;
+) -> anyhow::Result<Option<T>> {
+    let mut pods = scene.watch();
+    let begun = Instant::now();
     loop {
-        let silent_until = {
+        let until = {
             let pods = pods.borrow_and_update();
             if let Some(found) = look(&pods) {
                 return Ok(Some(found));
             }
-            pods.trouble.as_ref().map(|(since, _)| *since + patience::API)
+            deadline(begun, pods.disturbed, limit)
         };
-        let wake = silent_until.map_or(deadline, |until| until.min(deadline));
-        match tokio::time::timeout_at(wake, pods.changed()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return Err(Waited::Trouble(anyhow!("the watch on the Pods has ended"))),
-            Err(_) => {
-                return match trouble(namespace) {
-                    Some(error) => Err(Waited::Trouble(error)),
-                    None => Ok(None),
-                };
-            }
+        if timeout_at(until, pods.changed()).await.is_ok() {
+            continue;
         }
+        if deadline(begun, scene.pods().disturbed, limit) > Instant::now() {
+            continue;
+        }
+        // The watch may have missed something: what counts is what the API server says now.
+        scene.refresh().await?;
+        return Ok(look(&scene.pods()));
     }
 }
 
-pub(super) async fn ready(namespace: &Arc<Namespace>, pod: &str) -> anyhow::Result<()> {
-    let look = |pods: &Pods| {
-        let state = pods.get(pod)?;
-        if state.deleted {
-            return Some(Err(format!("Pod {pod} was deleted")));
-        }
-        if state::is_ready(&state.pod) {
-            return Some(Ok(()));
-        }
-        fault(state).map(Err)
-    };
-    let schedulable = watch_until(namespace, patience::SCHEDULED, |pods| {
+/// Waits until the Pod is ready.
+///
+/// # Errors
+/// It does not become ready: what holds it, every container's state, and the last words of one that fails.
+pub(super) async fn ready(scene: &Arc<Scene>, pod: &str) -> anyhow::Result<()> {
+    let scheduled = watch_until(scene, patience::SCHEDULED, |pods| {
         let scheduled = pods.get(pod)?.pod.spec.as_ref()?.node_name.is_some();
         scheduled.then_some(())
-    })
-    .await?;
-    let seen = namespace.pods();
-    if let (None, Some(state)) = (schedulable, seen.get(pod))
-        && let Some(message) = state::unschedulable(&state.pod)
+    });
+    if scheduled.await?.is_none()
+        && let Some(message) = scene.pods().get(pod).and_then(|state| state::unschedulable(&state.pod))
     {
         return Err(anyhow!("Pod {pod} cannot be scheduled: {message}"));
     }
-    match watch_until(namespace, patience::READY, look).await? {
-        Some(Ok(())) => Ok(()),
-        Some(Err(fault)) => Err(anyhow!("{fault}{}", last_words(namespace, pod))),
-        None => Err(anyhow!(
-            "Pod {pod} was not ready after {:?}; last state: {}{}",
-            patience::READY,
-            state::describe(namespace.pods().get(pod)),
-            last_words(namespace, pod)
-        )),
+    // A fault may heal by itself: only one that stays is hopeless.
+    let mut faulty: Option<Instant> = None;
+    let begun = Instant::now();
+    let mut pods = scene.watch();
+    loop {
+        let until = {
+            let pods = pods.borrow_and_update();
+            let mut until = deadline(begun, pods.disturbed, patience::READY);
+            if let Some(state) = pods.get(pod) {
+                if state.deleted {
+                    return Err(anyhow!("Pod {pod} was deleted before it was ready"));
+                }
+                if state::is_ready(&state.pod) {
+                    return Ok(());
+                }
+                match fault(state) {
+                    Some(Fault::Final(text)) => return Err(anyhow!("{text}{}", last_words(scene, pod))),
+                    Some(Fault::MayHeal(_)) => {
+                        let since = *faulty.get_or_insert_with(Instant::now);
+                        until = until.min(deadline(since, pods.disturbed, patience::HEALING));
+                    }
+                    None => faulty = None,
+                }
+            }
+            until
+        };
+        if timeout_at(until, pods.changed()).await.is_ok() {
+            continue;
+        }
+        scene.refresh().await?;
+        let seen = scene.pods();
+        let state = seen.get(pod);
+        if state.is_some_and(|state| state::is_ready(&state.pod)) {
+            return Ok(());
+        }
+        let words = last_words(scene, pod);
+        return Err(match state.and_then(fault) {
+            Some(Fault::Final(text) | Fault::MayHeal(text)) => anyhow!("{text}{words}"),
+            None => anyhow!(
+                "Pod {pod} was not ready after {:?}; last state: {}{words}",
+                begun.elapsed(),
+                state::describe(state)
+            ),
+        });
     }
 }
 
-/// A fault that waiting does not mend: an image that is missing, a container that cannot be made or crashes again and again.
-fn fault(state: &PodState) -> Option<String> {
+/// Why a container of a Pod does not run.
+enum Fault {
+    /// Waiting does not mend it.
+    Final(String),
+    /// It may heal: a registry or a node that is busy.
+    MayHeal(String),
+}
+
+fn fault(state: &PodState) -> Option<Fault> {
     let name = state.pod.metadata.name.as_deref().unwrap_or_default();
     state::container_names(&state.pod).iter().find_map(|container| {
         let status = state::status(&state.pod, container)?;
-        let waiting = status.state.as_ref()?.waiting.as_ref()?;
-        let hopeless = matches!(
-            waiting.reason.as_deref()?,
-            "ErrImagePull"
-                | "ImagePullBackOff"
-                | "ErrImageNeverPull"
-                | "InvalidImageName"
-                | "CreateContainerConfigError"
-                | "CreateContainerError"
-                | "RunContainerError"
-                | "CrashLoopBackOff"
-        );
-        hopeless.then(|| {
+        let text = || {
             format!(
                 "container {container} of Pod {name} does not run: {}",
                 state::describe(Some(state))
+            )
+        };
+        match waiting(status)? {
+            "ErrImageNeverPull" | "InvalidImageName" => Some(Fault::Final(text())),
+            // Back-off after several crashes is the kubelet's word that it goes on like this.
+            "CrashLoopBackOff" if status.restart_count > 2 => Some(Fault::Final(text())),
+            reason if HEALING.contains(&reason) => Some(Fault::MayHeal(text())),
+            _ => None,
+        }
+    })
+}
+
+/// Reasons to wait that may go away.
+const HEALING: [&str; 6] = [
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "RunContainerError",
+    "CrashLoopBackOff",
+];
+
+fn waiting(status: &ContainerStatus) -> Option<&str> {
+    status.state.as_ref()?.waiting.as_ref()?.reason.as_deref()
+}
+
+/// A container that cannot run for a reason that lies in the infrastructure: its image or its configuration.
+pub(super) fn cannot_start(state: &PodState) -> Option<String> {
+    state::container_names(&state.pod).iter().find_map(|container| {
+        let reason = waiting(state::status(&state.pod, container)?)?;
+        let startless = reason != "CrashLoopBackOff"
+            && (HEALING.contains(&reason) || matches!(reason, "ErrImageNeverPull" | "InvalidImageName"));
+        startless.then(|| {
+            format!(
+                "container {container} cannot start: {}",
+                state::status_text(&state.pod, container)
             )
         })
     })
 }
 
-/// A container that crashed at least twice, with its last words.
-pub(super) fn crashing(namespace: &Arc<Namespace>, pod: &str) -> Option<String> {
-    const CRASHES: i32 = 2;
-    let pods = namespace.pods();
-    let state = pods.get(pod)?;
-    let crashed = state::container_names(&state.pod).into_iter().find(|name| {
-        state::status(&state.pod, name).is_some_and(|status| {
-            let last = status.last_state.as_ref().and_then(|state| state.terminated.as_ref());
-            status.restart_count >= CRASHES && last.is_some_and(|last| last.exit_code != 0)
-        })
-    })?;
-    let printed = Container::new(Arc::clone(namespace), pod, &crashed).printed();
-    Some(format!(
-        "container {crashed} of Pod {pod} does not run: {}; {crashed}: {}",
-        state::describe(Some(state)),
-        last_lines(&printed)
-    ))
-}
-
-/// What failing containers said last, for an error message.
-fn last_words(namespace: &Arc<Namespace>, pod: &str) -> String {
-    let pods = namespace.pods();
+/// What containers that are not ready said last, for an error message.
+pub(super) fn last_words(scene: &Arc<Scene>, pod: &str) -> String {
+    let pods = scene.pods();
     let Some(state) = pods.get(pod) else {
         return String::new();
     };
@@ -182,32 +201,18 @@ fn last_words(namespace: &Arc<Namespace>, pod: &str) -> String {
             state::status(&state.pod, name)
                 .is_some_and(|status| !status.ready && (status.restart_count > 0 || status.last_state.is_some()))
         })
-        .map(|name| {
-            let printed = Container::new(Arc::clone(namespace), pod, &name).printed();
-            format!("; {name}: {}", last_lines(&printed))
-        })
+        .filter_map(|name| Some(format!("; {name}: {}", scene.log(pod, &name).ok()?.last_words())))
         .collect()
 }
 
-/// Looks again and again until `look` returns something; what it complains about is the observation if it never does.
-/// For what cannot be watched, such as the answer to a request.
-///
-/// # Errors
-/// `not met` at `container` where nothing is found within `limit`.
-pub async fn eventually<T>(
-    container: &Container,
-    expected: &str,
-    limit: Duration,
-    mut look: impl AsyncFnMut() -> anyhow::Result<Result<T, String>>,
-) -> Result<T, Finding> {
-    let deadline = Instant::now() + limit;
-    loop {
-        match look().await.context("cannot look")? {
-            Ok(found) => return Ok(found),
-            Err(observed) if Instant::now() >= deadline => {
-                return Err(not_met(container, format!("{expected} within {limit:?}"), observed));
-            }
-            Err(_) => tokio::time::sleep(patience::LOOK_AGAIN).await,
-        }
+impl Scene {
+    /// Asks the API server for the Pods as they are now.
+    ///
+    /// # Errors
+    /// It has not answered for [`patience::API`].
+    pub(crate) async fn refresh(&self) -> anyhow::Result<()> {
+        let list = self.api_list().await.context("cannot look at the Pods once more")?;
+        self.take(list);
+        Ok(())
     }
 }

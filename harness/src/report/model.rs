@@ -305,8 +305,9 @@ impl CheckResult {
 pub struct Assertion {
     /// What was asserted, in a few words; unique within its check.
     pub label: String,
-    /// The container it is about.
-    pub container: String,
+    /// The container it is about; none if it is about the Pod as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
     /// Whether it held.
     pub held: bool,
 }
@@ -398,7 +399,7 @@ pub(crate) mod sample {
                 observed: Some("3 lines; number 4 is None instead of Some(\"line 4\")".to_owned()),
                 assertions: vec![Assertion {
                     label: "every line arrives".to_owned(),
-                    container: "shipper".to_owned(),
+                    container: Some("shipper".to_owned()),
                     held: false,
                 }],
                 timeline: vec![TimelineEvent {

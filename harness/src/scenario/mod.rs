@@ -1,45 +1,54 @@
-//! One check's life: fixture, shape, namespace, apply, wait, body, outcome, evidence, clean-up.
+//! A check's life: fixture, shape, namespace, objects, wait, body, outcome, evidence, clean-up; and the same for its twins.
+//!
+//! Checks that look at the scenario's Pod and change nothing share one life; see [`share`].
 
+mod admission;
+mod apply;
 mod evidence;
+mod judge;
+mod life;
 mod namespace;
-mod outcome;
 
-use std::panic::AssertUnwindSafe;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::{ExitCode, Termination};
-use std::time::Instant;
+use std::time::SystemTime;
 
-use anyhow::Context;
-use futures::FutureExt;
+use futures::future::LocalBoxFuture;
 
+use crate::cluster::capabilities::{self, Answer};
 use crate::cluster::{Cluster, Target};
 use crate::environment;
-use crate::fixture::{Begin, Fixture, Shape, Twin};
+use crate::finding::{Finding, Verdict};
+use crate::fixture::{Fixture, Shape, Twin};
 use crate::pod::ScenarioPod;
-use crate::report::model::{CheckResult, Measurement, OutcomeKind, TwinResult};
+use crate::report::model::{CheckResult, OutcomeKind, TwinOutcome};
 use crate::report::records::RunFolder;
 use crate::report::terminal;
+use life::{Life, Watched};
 
-pub(crate) use namespace::api_for;
-pub use namespace::{RUN_LABEL, remove_namespaces, wait_until_gone};
-pub use outcome::{Finding, Mismatch, Verdict, expect, not_met};
+pub use apply::remove_cluster_objects;
+pub use namespace::{remove_namespaces, wait_until_gone};
 
-/// A check's result as the value of a test function: the test passes unless the outcome is `not met` or `error`.
+/// Results as the value of a test function: the test passes unless a requirement that is a MUST is not met, or something could not be told.
 #[derive(Debug)]
 #[must_use]
-pub struct Outcome(pub CheckResult);
+pub struct Outcome(pub Vec<CheckResult>);
 
 impl Termination for Outcome {
     fn report(self) -> ExitCode {
-        print!("{}", terminal::block(&self.0, &environment::command()));
-        match self.0.outcome {
-            OutcomeKind::NotMet | OutcomeKind::Error => ExitCode::FAILURE,
-            OutcomeKind::Met | OutcomeKind::NotApplicable | OutcomeKind::Skipped => ExitCode::SUCCESS,
+        for result in &self.0 {
+            print!("{}", terminal::block(result, &environment::command()));
+        }
+        if self.0.iter().any(CheckResult::fails) {
+            ExitCode::FAILURE
+        } else {
+            ExitCode::SUCCESS
         }
     }
 }
 
-/// Where a check finds what it needs.
+/// Where checks find what they need.
 #[derive(Clone, Debug)]
 pub struct Setting {
     /// The folder with the fixtures.
@@ -50,13 +59,43 @@ pub struct Setting {
     pub run: String,
     /// Whether twins run too.
     pub prove: bool,
-    /// Which namespaces stay.
+    /// Which objects stay.
     pub keep: Keep,
-    /// The cluster; where it is not given, the one that the environment names.
+    /// The cluster.
     pub target: Option<Target>,
+    /// A number that no other test of the run has at the same time, if namespaces are kept for later ones.
+    pub slot: Option<String>,
+    /// The checks that are wanted, as `ID@SHAPE`; all if there is no selection.
+    pub selection: Option<BTreeSet<String>>,
 }
 
-/// Which namespaces stay after their check.
+impl Setting {
+    /// What the environment says.
+    ///
+    /// # Errors
+    /// The run's id cannot be one; see [`environment::run_id`].
+    pub fn from_environment() -> anyhow::Result<Self> {
+        let run = environment::run_id()?;
+        let value = environment::value;
+        Ok(Self {
+            fixtures: environment::root().join("fixtures"),
+            folder: RunFolder::new(&environment::results(), &run),
+            prove: value(environment::PROVE).is_some_and(|value| value == "1"),
+            keep: match value(environment::KEEP).as_deref() {
+                Some("always") => Keep::Always,
+                Some("on-failure") => Keep::OnFailure,
+                _ => Keep::Never,
+            },
+            target: None,
+            // Nobody would remove the namespaces of a run that nextest alone has started.
+            slot: value(environment::RUN).and(value("NEXTEST_TEST_GLOBAL_SLOT")),
+            selection: environment::selection(),
+            run,
+        })
+    }
+}
+
+/// Which objects stay after their check.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Keep {
     /// None.
@@ -68,207 +107,201 @@ pub enum Keep {
     Always,
 }
 
-/// Decides one requirement: applies the fixture `id` in `shape`, runs `body` on its Pod, and records the outcome.
+/// The function that decides a requirement on a Pod.
+pub type Body = for<'a> fn(&'a ScenarioPod) -> LocalBoxFuture<'a, Verdict>;
+
+/// A check of the suite: its id and its function.
+#[derive(Clone, Copy, Debug)]
+pub struct Check {
+    /// The area.
+    pub area: &'static str,
+    /// The function's name; the check's is the same with hyphens.
+    pub function: &'static str,
+    /// The function.
+    pub body: Body,
+}
+
+impl Check {
+    /// `<area>/<check>`.
+    pub fn id(&self) -> String {
+        format!("{}/{}", self.area, self.function).replace('_', "-")
+    }
+}
+
+/// Decides one requirement on a Pod of its own.
 ///
-/// Where twins are asked for, the same body runs on each of them, and a twin that it does not notice makes the outcome an `error`.
-pub async fn check<B>(id: &str, shape: Shape, body: B) -> Outcome
-where
-    B: AsyncFn(&ScenarioPod) -> Verdict,
-{
-    let setting = environment::setting();
-    let outcome = check_in(&setting, id, shape, body).await;
-    if let Err(error) = setting.folder.record(&outcome.0) {
-        eprintln!("sidecheck: the outcome of {id} could not be recorded: {error:#}");
+/// If twins are asked for, the same body runs on each of them, and a twin that it does not catch makes the outcome an `error`.
+pub async fn check(check: Check, shape: Shape) -> Outcome {
+    share(&[check], shape).await
+}
+
+/// Decides several requirements on one Pod, one after another: they look at the area's scenario and change nothing that a later one
+/// looks at. Each has its own outcome, record and twins.
+pub async fn share(checks: &[Check], shape: Shape) -> Outcome {
+    let setting = match Setting::from_environment() {
+        Ok(setting) => setting,
+        Err(error) => {
+            let undecided = |check: &Check| CheckResult::undecided(&check.id(), shape, None, format!("{error:#}"));
+            return Outcome(checks.iter().map(undecided).collect());
+        }
+    };
+    let wanted = |check: &&Check| {
+        let selector = format!("{}@{shape}", check.id());
+        setting
+            .selection
+            .as_ref()
+            .is_none_or(|wanted| wanted.contains(&selector))
+    };
+    let bodies: Vec<(String, Body)> = checks
+        .iter()
+        .filter(wanted)
+        .map(|check| (check.id(), check.body))
+        .collect();
+    let outcome = decide(&setting, &bodies, shape).await;
+    for result in &outcome.0 {
+        if let Err(error) = setting.folder.record(result) {
+            eprintln!(
+                "sidecheck: the outcome of {} could not be recorded: {error:#}",
+                result.id
+            );
+        }
     }
     outcome
 }
 
-/// Like [`check`], with everything from the environment given, and without recording the outcome.
-pub async fn check_in<B>(setting: &Setting, id: &str, shape: Shape, body: B) -> Outcome
+/// Like [`share`], with everything from the environment given, and without recording the outcomes.
+///
+/// Checks that do not have the shape are left out.
+pub async fn decide<B>(setting: &Setting, bodies: &[(String, B)], shape: Shape) -> Outcome
 where
     B: AsyncFn(&ScenarioPod) -> Verdict,
 {
-    let fixture = match Fixture::load(&setting.fixtures, id) {
-        Ok(fixture) => fixture,
-        Err(error) => return Outcome(CheckResult::undecided(id, shape, None, format!("{error:#}"))),
-    };
-    let mut result = CheckResult::undecided(id, shape, Some(&fixture.metadata), String::new());
-    result.evidence = environment::relative(&setting.folder.evidence(id, shape, None));
-    let began = Instant::now();
+    let mut results = Vec::new();
+    let mut open = Vec::new();
+    for (id, body) in bodies {
+        match Fixture::load(&setting.fixtures, id) {
+            Ok(fixture) if !fixture.metadata.shapes.contains(&shape) => {}
+            Ok(fixture) => open.push((fixture, body)),
+            Err(error) => results.push(CheckResult::undecided(id, shape, None, format!("{error:#}"))),
+        }
+    }
     let target = setting.target.clone().map_or_else(Target::from_environment, Ok);
     let connected = match target {
         Ok(target) => Cluster::connect_to(target).await,
         Err(error) => Err(error),
     };
-    let cluster = match connected {
-        Ok(cluster) => cluster,
-        Err(error) => {
-            conclude(&mut result, Err(Finding::Error(error)), &fixture.metadata.remediation);
-            return Outcome(result);
-        }
-    };
-    let (verdict, measurements) = run(setting, &cluster, &fixture, shape, None, &body).await;
-    result.duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    // One after another: how much a node has to do at once is the runner's business. Trouble would meet the next twin as well.
-    if setting.prove && verdict.is_ok() {
-        for (number, twin) in fixture.twins(shape).enumerate() {
-            let (verdict, _) = run(setting, &cluster, &fixture, shape, Some((number, twin)), &body).await;
-            let trouble = matches!(verdict, Err(Finding::Error(_)));
-            result.twins.push(judge_twin(twin, verdict));
-            if trouble {
-                break;
-            }
-        }
+    match connected {
+        Ok(cluster) => results.extend(decide_on(setting, &cluster, open, shape).await),
+        Err(error) => results.extend(open.iter().map(|(fixture, _)| {
+            let undecided = CheckResult::undecided(&fixture.id, shape, Some(&fixture.metadata), format!("{error:#}"));
+            undecided
+        })),
     }
-    result.measurements = measurements;
-    conclude(&mut result, verdict, &fixture.metadata.remediation);
-    if result.outcome == OutcomeKind::Met
-        && let Some(twin) = result.twins.iter().find(|twin| !twin.caught)
-    {
-        result.outcome = OutcomeKind::Error;
-        result.reason = Some(format!(
-            "the check does not notice its twin “{}”: {}",
-            twin.name, twin.observed
-        ));
-    }
-    Outcome(result)
+    Outcome(results)
 }
 
-/// One run of the body, on the fixture itself or on one of its twins, and what the body measured.
-async fn run<B>(
-    setting: &Setting,
-    cluster: &Cluster,
-    fixture: &Fixture,
-    shape: Shape,
-    twin: Option<(usize, &Twin)>,
-    body: &B,
-) -> (Verdict, Vec<Measurement>)
+/// Decides those checks that apply to the cluster, all on one life, and then each on its twins.
+async fn decide_on<B>(setting: &Setting, cluster: &Cluster, open: Vec<(Fixture, &B)>, shape: Shape) -> Vec<CheckResult>
 where
     B: AsyncFn(&ScenarioPod) -> Verdict,
 {
-    let label = match twin {
-        None => format!("{}@{shape}", fixture.id),
-        Some((number, _)) => format!("{}@{shape}-twin-{}", fixture.id, number + 1),
-    };
-    let namespace = match namespace::create(&cluster.client, &setting.run, &label).await {
-        Ok(namespace) => namespace,
-        Err(error) => return (Err(Finding::Error(error)), Vec::new()),
-    };
-    let pod = ScenarioPod::new(
-        namespace.clone(),
-        fixture.pod_name(),
-        &fixture.metadata.main,
-        &fixture.metadata.sidecars,
-    );
-    let life = async {
-        namespace::apply(&namespace, fixture.objects(shape, twin.map(|(_, twin)| twin))?).await?;
-        if fixture.metadata.begin == Begin::Ready {
-            namespace::all_ready(&namespace, &pod).await?;
-        }
-        let verdict = body(&pod).await;
-        match (&verdict, pod.crashing()) {
-            // Nothing can be said about a requirement whose Pod does not even run. A twin may be meant to be such a Pod.
-            (Err(Finding::NotMet(mismatch)), Some(crash)) if twin.is_none() => Err(Finding::Error(anyhow::anyhow!(
-                "{crash}; the check had observed: {}",
-                mismatch.observed
-            ))),
-            _ => verdict,
-        }
-    };
-    let verdict = tokio::select! {
-        verdict = AssertUnwindSafe(life).catch_unwind() => verdict.unwrap_or_else(|panic| {
-            Err(Finding::Error(anyhow::anyhow!("the check panicked: {}", words(&*panic))))
-        }),
-        _ = tokio::signal::ctrl_c() => Err(Finding::Error(anyhow::anyhow!("interrupted"))),
-    };
-    let folder = setting
-        .folder
-        .evidence(&fixture.id, shape, twin.map(|(number, _)| number));
-    if let Err(error) = evidence::save(&namespace, &pod, &folder).await {
-        tracing::warn!(%label, "the evidence is incomplete: {error:#}");
-    }
-    let failed = matches!(verdict, Err(Finding::NotMet(_) | Finding::Error(_)));
-    let keep = match setting.keep {
-        Keep::Never => false,
-        // A twin is meant to fail.
-        Keep::OnFailure => failed && twin.is_none(),
-        Keep::Always => true,
-    };
-    if !keep {
-        namespace::discard(&namespace).await;
-    }
-    (verdict, namespace.measurements())
-}
-
-fn judge_twin(twin: &Twin, verdict: Verdict) -> TwinResult {
-    let (caught, observed) = match verdict {
-        Ok(()) => (false, "the outcome was met all the same".to_owned()),
-        Err(Finding::NotMet(mismatch)) => {
-            let expected = twin
-                .observed
-                .as_ref()
-                .filter(|expected| !expected.is_match(&mismatch.observed));
-            match expected {
-                None => (true, mismatch.observed),
-                Some(expected) => {
-                    let observed = format!("expected an observation like “{expected}”, got: {}", mismatch.observed);
-                    (false, observed)
-                }
+    let mut results = Vec::new();
+    let mut applicable = Vec::new();
+    for (fixture, body) in open {
+        match applies(setting, cluster, &fixture).await {
+            Ok(()) => applicable.push((fixture, body)),
+            Err(finding) => {
+                let mut result = CheckResult::undecided(&fixture.id, shape, Some(&fixture.metadata), String::new());
+                judge::conclude(&mut result, Err(finding), &fixture.metadata.remediation);
+                results.push(result);
             }
         }
-        Err(Finding::NotApplicable(reason)) => (false, format!("not applicable: {reason}")),
-        Err(Finding::Skipped(reason)) => (false, format!("skipped: {reason}")),
-        Err(Finding::Error(error)) => (false, format!("error: {error:#}")),
+    }
+    if applicable.is_empty() {
+        return results;
+    }
+    let began = SystemTime::now();
+    let watched: Vec<_> = applicable
+        .iter()
+        .map(|(fixture, body)| Watched { fixture, body: *body })
+        .collect();
+    let life = Life {
+        setting,
+        cluster,
+        shape,
+        twin: None,
     };
-    TwinResult {
-        name: twin.name.clone(),
-        caught,
-        observed,
+    let seen = life.live(&watched).await;
+    for (check, seen) in watched.into_iter().zip(seen) {
+        let fixture = check.fixture;
+        let mut result = CheckResult::undecided(&fixture.id, shape, Some(&fixture.metadata), String::new());
+        result.evidence = environment::relative(&setting.folder.evidence(&fixture.id, shape, None));
+        result.shared = applicable.len() > 1;
+        judge::fill(&mut result, &seen, began);
+        judge::conclude(&mut result, seen.verdict, &fixture.metadata.remediation);
+        if setting.prove && result.outcome == OutcomeKind::Met {
+            prove(setting, cluster, &check, shape, &mut result).await;
+        }
+        results.push(result);
+    }
+    results
+}
+
+/// Runs the twins, one after another: how much a node has to do at once is the runner's business.
+async fn prove<B>(setting: &Setting, cluster: &Cluster, check: &Watched<'_, B>, shape: Shape, result: &mut CheckResult)
+where
+    B: AsyncFn(&ScenarioPod) -> Verdict,
+{
+    let fixture = check.fixture;
+    for (number, twin) in fixture.twins(shape).enumerate() {
+        let life = Life {
+            setting,
+            cluster,
+            shape,
+            twin: Some((number, twin)),
+        };
+        let Some(seen) = life.live(std::slice::from_ref(check)).await.pop() else {
+            continue;
+        };
+        let trouble = matches!(seen.verdict, Err(Finding::Error(_)));
+        let evidence = environment::relative(&setting.folder.evidence(&fixture.id, shape, Some(number)));
+        result.twins.push(judge::twin(twin, seen.verdict, evidence));
+        // Trouble would meet the next twin as well.
+        if trouble {
+            break;
+        }
+    }
+    if let Some(twin) = result.twins.iter().find(|twin| twin.result == TwinOutcome::Missed) {
+        result.outcome = OutcomeKind::Error;
+        result.reason = Some(format!(
+            "the check does not catch its twin “{}”: {}",
+            twin.name,
+            twin.reason.as_deref().unwrap_or_default()
+        ));
     }
 }
 
-fn conclude(result: &mut CheckResult, verdict: Verdict, remediation: &str) {
-    result.reason = None;
-    match verdict {
-        Ok(()) => result.outcome = OutcomeKind::Met,
-        Err(Finding::NotMet(mismatch)) => {
-            result.outcome = OutcomeKind::NotMet;
-            result.reason = Some(result.requirement.clone());
-            result.remediation = Some(remediation.to_owned());
-            result.expected = Some(mismatch.expected);
-            result.observed = Some(mismatch.observed);
-            result.container = mismatch.container;
-        }
-        Err(Finding::NotApplicable(reason)) => {
-            result.outcome = OutcomeKind::NotApplicable;
-            result.reason = Some(reason);
-        }
-        Err(Finding::Skipped(reason)) => {
-            result.outcome = OutcomeKind::Skipped;
-            result.reason = Some(reason);
-        }
-        Err(Finding::Error(error)) => {
-            result.outcome = OutcomeKind::Error;
-            result.reason = Some(format!("{error:#}"));
-        }
+/// Whether the cluster has what the check is about.
+async fn applies(setting: &Setting, cluster: &Cluster, fixture: &Fixture) -> Verdict {
+    if let Some(since) = &fixture.metadata.since
+        && let Some(reason) = capabilities::older_than(&cluster.version().await?, since)
+    {
+        return Err(Finding::NotApplicable(reason));
+    }
+    let needs: BTreeSet<_> = fixture.metadata.needs.iter().cloned().collect();
+    if needs.is_empty() {
+        return Ok(());
+    }
+    let capabilities = capabilities::of_run(&setting.folder, cluster, &setting.run, &needs).await?;
+    match capabilities.obstacle(&needs) {
+        Some(Answer::Lacking(reason)) => Err(Finding::NotApplicable(reason.clone())),
+        Some(Answer::Unknown(reason)) => Err(Finding::Skipped(reason.clone())),
+        Some(Answer::Available) | None => Ok(()),
     }
 }
 
-fn words(panic: &(dyn std::any::Any + Send)) -> String {
-    panic
-        .downcast_ref::<String>()
-        .cloned()
-        .or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()))
-        .unwrap_or_else(|| "no message".to_owned())
-}
-
-/// Reads the fixture of a check without running it.
-///
-/// # Errors
-/// Like [`Fixture::load`].
-pub fn fixture(id: &str) -> anyhow::Result<Fixture> {
-    Fixture::load(&environment::setting().fixtures, id).context("the fixture cannot be read")
-}
+/// A twin, and its place among those of its check.
+type Numbered<'a> = Option<(usize, &'a Twin)>;
 
 #[cfg(test)]
 mod tests;

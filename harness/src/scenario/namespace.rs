@@ -1,118 +1,94 @@
-//! The namespace of one check's run: made, filled, and discarded without waiting.
+//! Namespaces: a few that live as long as the run and are used again, or one for each life.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
-
-use anyhow::Context;
-use k8s_openapi::api::core::v1::Namespace as K8sNamespace;
-use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
-use kube::core::GroupVersionKind;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
-use serde_json::Value;
+use serde_json::json;
 use tokio::time::timeout;
 
-use crate::cluster::images;
-use crate::cluster::namespace::{self, MANAGER, RUN_LABEL};
-use crate::cluster::request::limited;
+use crate::cluster::namespace::{RUN_LABEL, create};
+use crate::cluster::request::{is_answer, limited};
 use crate::patience;
-use crate::pod::{Namespace, ScenarioPod};
 
-/// The annotation that tells which check a namespace belongs to.
-const CHECK_ANNOTATION: &str = "sidecheck.dev/check";
-/// Makes the namespace for one run of a check and watches it.
-pub(super) async fn create(client: &Client, run: &str, check: &str) -> anyhow::Result<Arc<Namespace>> {
-    let name = namespace::create(client, run, &name(run, check), &[(CHECK_ANNOTATION, check)]).await?;
-    Ok(Namespace::watch(client.clone(), &name))
+/// The label of namespaces whose objects somebody wants to look at.
+const KEPT_LABEL: &str = "sidecheck.dev/kept";
+
+/// A namespace for one life.
+#[derive(Clone, Debug)]
+pub(super) struct Claim {
+    pub(super) name: String,
+    /// Whether it goes with the life, or stays for the next one.
+    pub(super) goes: bool,
 }
 
-/// A name that is unique in the cluster and tells a reader what runs there; at most 63 characters.
-fn name(run: &str, check: &str) -> String {
-    let mut hasher = DefaultHasher::new();
-    (run, check).hash(&mut hasher);
-    let readable: String = check
-        .chars()
-        .map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' })
-        .take(38)
-        .collect();
-    format!(
-        "sidecheck-{}-{:08x}",
-        readable.trim_end_matches('-'),
-        hasher.finish() as u32
-    )
-}
-
-/// Applies the objects in their order, by server-side apply.
-pub(super) async fn apply(namespace: &Namespace, objects: Vec<Value>) -> anyhow::Result<()> {
-    for mut object in objects {
-        images::readdress(&mut object);
-        let object: DynamicObject = serde_json::from_value(object)?;
-        let types = object.types.clone().context("an object has a kind")?;
-        let api = api_for(&namespace.client, &namespace.name, &types.api_version, &types.kind);
-        let what = format!("apply {} {}", types.kind, object.name_any());
-        limited(
-            &what,
-            api.patch(
-                &object.name_any(),
-                &PatchParams::apply(MANAGER).force(),
-                &Patch::Apply(&object),
-            ),
-        )
-        .await?;
+/// Finds the first namespace of this slot that nobody uses, and makes it if there is none. Deleting a namespace costs the API server a hundred
+/// requests, so a run keeps them; the Pods of an earlier life may still be ending in one, then the next is taken.
+///
+/// `slot` is a number that no other test that runs at the same time has. Without one, or if the life must not share even names with an earlier
+/// one (`fresh`), the namespace is new.
+pub(super) async fn claim(
+    client: &Client,
+    run: &str,
+    slot: Option<&str>,
+    life: &str,
+    fresh: bool,
+) -> anyhow::Result<Claim> {
+    let Some(slot) = slot else {
+        let name = format!("sidecheck-{run}-{life}");
+        create(client, run, &name).await?;
+        return Ok(Claim { name, goes: true });
+    };
+    for number in 0.. {
+        let name = format!("sidecheck-{run}-{slot}-{number}");
+        if create(client, run, &name).await? || (!fresh && is_free(client, &name).await?) {
+            return Ok(Claim { name, goes: false });
+        }
     }
-    Ok(())
+    unreachable!("there is always a next number")
 }
 
-/// Waits until every Pod of the fixture is ready.
-pub(super) async fn all_ready(namespace: &Arc<Namespace>, subject: &ScenarioPod) -> anyhow::Result<()> {
-    let pods = limited("list the Pods", namespace.api().list(&ListParams::default())).await?;
-    futures::future::try_join_all(pods.items.iter().map(|pod| {
-        let other = subject.other(&pod.name_any());
-        async move { other.ready().await }
-    }))
+async fn is_free(client: &Client, name: &str) -> anyhow::Result<bool> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), name);
+    let any = limited("list the Pods", pods.list(&ListParams::default().limit(1))).await?;
+    Ok(any.items.is_empty())
+}
+
+/// Marks the namespace as one that stays when the run ends.
+pub(super) async fn keep(client: &Client, name: &str) -> anyhow::Result<()> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let mark = Patch::Merge(json!({"metadata": {"labels": {KEPT_LABEL: "true"}}}));
+    limited(
+        "mark the namespace",
+        namespaces.patch(name, &PatchParams::default(), &mark),
+    )
     .await?;
     Ok(())
 }
 
-/// The API for any kind of namespaced object.
-pub(crate) fn api_for(client: &Client, namespace: &str, api_version: &str, kind: &str) -> Api<DynamicObject> {
-    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
-    Api::namespaced_with(client.clone(), namespace, &resource)
+/// Asks for the deletion of the namespace and does not wait for it.
+pub(super) async fn delete(client: &Client, name: &str) -> anyhow::Result<()> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    limited(
+        "delete the namespace",
+        namespaces.delete(name, &DeleteParams::background()),
+    )
+    .await?;
+    Ok(())
 }
 
-/// Asks for the deletion of the namespace and of its Pods; nobody waits for it.
-///
-/// The cluster first looks at a deleted namespace after five seconds, and then again and again while there are Pods, each time with
-/// requests by the dozen. Pods that have gone by then spare it that, and stop using the node at once.
-pub(super) async fn discard(namespace: &Namespace) {
-    let namespaces: Api<K8sNamespace> = Api::all(namespace.client.clone());
-    let soon = DeleteParams::background().grace_period(1);
-    let deletion = async {
-        // Where this fails, the namespace's own deletion takes the Pods along.
-        let _ = namespace.api().delete_collection(&soon, &ListParams::default()).await;
-        namespaces.delete(&namespace.name, &DeleteParams::background()).await
-    };
-    if let Err(error) = limited("delete the namespace", deletion).await {
-        tracing::warn!(
-            namespace = namespace.name,
-            "left behind, `sidecheck clean` removes it: {error:#}"
-        );
-    }
-}
-
-/// Asks for the deletion of every namespace of the run, or of every run where none is given; returns their names.
+/// Asks for the deletion of every namespace of the run but those that were kept, or of every namespace of every run if no run is given;
+/// returns their names.
 ///
 /// # Errors
 /// The API server refuses.
 pub async fn remove_namespaces(client: &Client, run: Option<&str>) -> anyhow::Result<Vec<String>> {
-    let namespaces: Api<K8sNamespace> = Api::all(client.clone());
+    let namespaces: Api<Namespace> = Api::all(client.clone());
     let left = limited("list namespaces", namespaces.list(&of_run(run))).await?;
     let names: Vec<String> = left.iter().map(ResourceExt::name_any).collect();
     for name in &names {
-        match namespaces.delete(name, &DeleteParams::background()).await {
-            Ok(_) => {}
-            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {}
-            Err(error) => return Err(error).with_context(|| format!("cannot delete the namespace {name}")),
+        match delete(client, name).await {
+            Err(error) if !is_answer(&error, &[404, 409]) => return Err(error.context(name.clone())),
+            _ => {}
         }
     }
     Ok(names)
@@ -121,27 +97,25 @@ pub async fn remove_namespaces(client: &Client, run: Option<&str>) -> anyhow::Re
 /// Waits until the run's namespaces are gone.
 ///
 /// # Errors
-/// Some are still there after [`patience::CLEAN_UP`]: their names, and what the API server says holds them.
+/// Some are still there after `limit`: their names, and what the API server says holds them.
 pub async fn wait_until_gone(client: &Client, run: Option<&str>, limit: std::time::Duration) -> anyhow::Result<()> {
-    let namespaces: Api<K8sNamespace> = Api::all(client.clone());
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let of_run = of_run(run);
+    let left = || limited("list namespaces", namespaces.list(&of_run));
     let gone = async {
-        loop {
-            let left = namespaces.list(&of_run(run)).await?;
-            if left.items.is_empty() {
-                return Ok::<_, kube::Error>(());
-            }
+        while !left().await?.items.is_empty() {
             tokio::time::sleep(patience::LOOK_AGAIN * 3).await;
         }
+        anyhow::Ok(())
     };
     if let Ok(gone) = timeout(limit, gone).await {
-        return Ok(gone?);
+        return gone;
     }
-    let left = namespaces.list(&of_run(run)).await?;
-    let held: Vec<String> = left.iter().map(|namespace| stuck(namespace, limit)).collect();
+    let held: Vec<String> = left().await?.iter().map(|namespace| stuck(namespace, limit)).collect();
     anyhow::bail!("{}", held.join("\n"))
 }
 
-fn stuck(namespace: &K8sNamespace, limit: std::time::Duration) -> String {
+fn stuck(namespace: &Namespace, limit: std::time::Duration) -> String {
     let why: Vec<String> = namespace
         .status
         .iter()
@@ -160,9 +134,9 @@ fn stuck(namespace: &K8sNamespace, limit: std::time::Duration) -> String {
     )
 }
 
-fn of_run(run: Option<&str>) -> ListParams {
+pub(super) fn of_run(run: Option<&str>) -> ListParams {
     ListParams::default().labels(&match run {
-        Some(run) => format!("{RUN_LABEL}={run}"),
+        Some(run) => format!("{RUN_LABEL}={run},!{KEPT_LABEL}"),
         None => RUN_LABEL.to_owned(),
     })
 }

@@ -12,28 +12,35 @@ use serde_json::{Map, Value};
 pub struct Event {
     /// Nanoseconds of the boot clock.
     pub t: u64,
-    /// What happened: `started`, `sigterm`, `wrote`, `exit` …
+    /// What happened: `started`, `stop-signal`, `wrote`, `exit` …
     pub event: String,
     /// The container, which the harness knows from whose log it is.
     #[serde(skip)]
     pub container: String,
+    /// What proves that the container's own agent recorded it.
+    #[serde(default)]
+    nonce: Option<String>,
     /// What else was recorded.
     #[serde(flatten)]
     pub fields: Map<String, Value>,
 }
 
 impl Event {
-    /// Understands a line of a container's log; `None` for a line that is no event.
-    pub fn parse(container: &str, line: &str) -> Option<Self> {
+    /// Understands a line of a container's log. `None` for a line that is no event, or one that does not carry the container's `nonce`:
+    /// a program that prints something like an event, or ships another container's events, records nothing.
+    pub fn parse(container: &str, nonce: &str, line: &str) -> Option<Self> {
         if !line.starts_with("{\"t\":") {
             return None;
         }
         let mut event: Self = serde_json::from_str(line).ok()?;
+        if event.nonce.take()? != nonce {
+            return None;
+        }
         event.container = container.to_owned();
         Some(event)
     }
 
-    /// A field as text; empty where there is none.
+    /// A field as text; empty if there is none.
     pub fn text(&self, field: &str) -> &str {
         self.fields.get(field).and_then(Value::as_str).unwrap_or_default()
     }
@@ -41,6 +48,11 @@ impl Event {
     /// A field as a number.
     pub fn number(&self, field: &str) -> Option<u64> {
         self.fields.get(field).and_then(Value::as_u64)
+    }
+
+    /// Whether this is the agent's word that a statement could not be carried out.
+    pub fn failed(&self) -> bool {
+        self.event == "failed"
     }
 }
 
@@ -72,26 +84,18 @@ impl Timeline {
         &self.events
     }
 
-    /// The first event of that name at that container.
-    pub fn first(&self, container: &str, event: &str) -> Option<&Event> {
+    /// Each event with the milliseconds since the first one.
+    pub fn since_first(&self) -> impl Iterator<Item = (f64, &Event)> {
+        let begin = self.events.first().map_or(0, |event| event.t);
         self.events
             .iter()
-            .find(|candidate| candidate.container == container && candidate.event == event)
-    }
-
-    /// The last event of that name at that container.
-    pub fn last(&self, container: &str, event: &str) -> Option<&Event> {
-        self.events
-            .iter()
-            .rfind(|candidate| candidate.container == container && candidate.event == event)
+            .map(move |event| ((event.t - begin) as f64 / 1e6, event))
     }
 }
 
 impl fmt::Display for Timeline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let begin = self.events.first().map_or(0, |event| event.t);
-        for event in &self.events {
-            let millis = (event.t - begin) as f64 / 1e6;
+        for (millis, event) in self.since_first() {
             writeln!(f, "{millis:>10.1} ms  {:<12} {event}", event.container)?;
         }
         Ok(())
@@ -102,12 +106,16 @@ impl fmt::Display for Timeline {
 mod tests {
     use super::*;
 
+    fn event(container: &str, text: &str) -> Option<Event> {
+        Event::parse(container, "n1", text)
+    }
+
     fn timeline() -> Timeline {
-        let line = |container, text| Event::parse(container, text).expect("an event");
+        let line = |container, text| event(container, text).expect("an event");
         Timeline::new(vec![
-            line("shipper", r#"{"t":3000000,"event":"exit","code":0}"#),
-            line("main", r#"{"t":1000000,"event":"started"}"#),
-            line("main", r#"{"t":2500000,"event":"exit","code":7}"#),
+            line("shipper", r#"{"t":3000000,"nonce":"n1","event":"exit","code":0}"#),
+            line("main", r#"{"t":1000000,"nonce":"n1","event":"started"}"#),
+            line("main", r#"{"t":2500000,"nonce":"n1","event":"exit","code":7}"#),
         ])
     }
 
@@ -119,8 +127,14 @@ mod tests {
 
     #[test]
     fn a_line_that_is_no_event_is_passed_over() {
-        assert_eq!(Event::parse("main", "10.0.0.1 - GET /"), None);
-        assert_eq!(Event::parse("main", r#"{"t":"soon"}"#), None);
+        assert_eq!(event("main", "10.0.0.1 - GET /"), None);
+        assert_eq!(event("main", r#"{"t":"soon"}"#), None);
+    }
+
+    #[test]
+    fn an_event_of_another_container_is_not_taken_for_ones_own() {
+        assert_eq!(event("main", r#"{"t":1,"event":"exit","code":0}"#), None);
+        assert_eq!(event("main", r#"{"t":1,"nonce":"n2","event":"exit","code":0}"#), None);
     }
 
     #[test]

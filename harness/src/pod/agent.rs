@@ -1,0 +1,277 @@
+//! The agent in a container as a remote control.
+
+use anyhow::{Context, bail, ensure};
+use futures::future::try_join_all;
+use serde_json::Value;
+use sidecheck_agent::statement::{self, Statement};
+use tokio::time::{Instant, sleep};
+
+use super::exec::Running;
+use super::http::{Http, Unanswered};
+use super::{Container, Run, state, wait};
+use crate::patience;
+use crate::timeline::Event;
+
+/// The name of the container port at which an agent takes statements. It listens on the Pod's loopback interface only.
+const CONTROL: &str = "agent";
+
+/// What a container sees of itself.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+pub struct Identity {
+    /// Its host name.
+    pub hostname: String,
+    /// The addresses of every network interface.
+    pub interfaces: std::collections::BTreeMap<String, Vec<String>>,
+    /// The kernel's number of each namespace: `net`, `pid`, `ipc`, `mnt`, `uts`, `user`; none if the container may not see it.
+    pub namespaces: std::collections::BTreeMap<String, Option<u64>>,
+    /// The container's first process.
+    pub first_process: FirstProcess,
+}
+
+/// A container's first process. No two have the same one: a number may be given again, the time of its start may not.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+pub struct FirstProcess {
+    /// Its number, as the agent sees it.
+    pub pid: i32,
+    /// When it started, in clock ticks since the node's boot.
+    pub start: u64,
+}
+
+impl Identity {
+    /// Every address but loopback ones.
+    pub fn addresses(&self) -> Vec<&str> {
+        self.interfaces
+            .iter()
+            .filter(|(name, _)| *name != "lo")
+            .flat_map(|(_, addresses)| addresses.iter().map(String::as_str))
+            .filter(|address| !address.starts_with("fe80:"))
+            .collect()
+    }
+
+    /// Whether the loopback interface has an IPv6 address.
+    pub fn has_ipv6_loopback(&self) -> bool {
+        self.interfaces
+            .get("lo")
+            .is_some_and(|addresses| addresses.iter().any(|address| address == "::1"))
+    }
+}
+
+/// Something that an agent serves in a container for a check, beside the container's own program.
+#[derive(Debug)]
+pub struct Serving(#[expect(dead_code, reason = "holds the connection open")] Option<Running>);
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Running")
+    }
+}
+
+impl Container {
+    /// Has the agent in this container carry out a statement; returns the events that it caused, a failure among them.
+    ///
+    /// Through the agent's port if the container has one named `agent`; else a second agent carries it out, started in the container.
+    ///
+    /// # Errors
+    /// The agent cannot be reached or does not understand.
+    pub async fn tell(&self, statement: &Statement) -> anyhow::Result<Vec<Event>> {
+        let what = || format!("the agent in {} did not carry out “{statement}”", self.name());
+        let answered: Vec<String> = match self.control_port() {
+            Some(port) => {
+                let body = self.control(port, statement).await.with_context(what)?;
+                let events: Vec<Value> = serde_json::from_str(&body).with_context(what)?;
+                events.iter().map(Value::to_string).collect()
+            }
+            None => {
+                let text = statement.to_string();
+                let output = self.exec(&["agent", "--once", &text]).await.with_context(what)?;
+                ensure!(
+                    !output.stdout.is_empty(),
+                    "{}: exit code {}: {}",
+                    what(),
+                    output.code,
+                    output.stderr
+                );
+                output.stdout.lines().map(str::to_owned).collect()
+            }
+        };
+        answered
+            .iter()
+            .map(|line| {
+                let mut event: Event = serde_json::from_str(line).with_context(what)?;
+                event.container = self.name().to_owned();
+                Ok(event)
+            })
+            .collect()
+    }
+
+    /// Sends a statement to the agent's port. A refusal means that the agent has not begun yet.
+    async fn control(&self, port: u16, statement: &Statement) -> anyhow::Result<String> {
+        let http = Http::new(self.scene().api(), self.pod(), port)?;
+        let begun = Instant::now();
+        loop {
+            match http.post("/run", statement.to_string()).await {
+                Ok(answer) if answer.status == 200 => return Ok(answer.body),
+                Ok(answer) => bail!("{answer}"),
+                Err(Unanswered::Refused) if begun.elapsed() < patience::REACTION && self.run().is_ok() => {
+                    sleep(patience::LOOK_AGAIN).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn control_port(&self) -> Option<u16> {
+        let pods = self.scene().pods();
+        let spec = state::spec(&pods.get(self.pod())?.pod, self.name())?;
+        let mut ports = spec.ports.iter().flatten();
+        let port = ports.find(|port| port.name.as_deref() == Some(CONTROL))?;
+        u16::try_from(port.container_port).ok()
+    }
+
+    /// Like [`Self::tell`], for a statement that causes one event; the event says whether it failed.
+    ///
+    /// # Errors
+    /// Like [`Self::tell`], and if there was no event.
+    pub async fn ask(&self, statement: impl Into<Statement>) -> anyhow::Result<Event> {
+        let statement = statement.into();
+        let mut events = self.tell(&statement).await?;
+        events
+            .pop()
+            .with_context(|| format!("“{statement}” caused no event in {}", self.name()))
+    }
+
+    /// Like [`Self::ask`], for what a check arranges: that it fails is an error.
+    ///
+    /// # Errors
+    /// The statement could not be carried out.
+    pub async fn arrange(&self, statement: impl Into<Statement>) -> anyhow::Result<Event> {
+        let statement = statement.into();
+        let event = self.ask(statement.clone()).await?;
+        ensure!(!event.failed(), "“{statement}” failed in {}: {event}", self.name());
+        Ok(event)
+    }
+
+    /// Like [`Self::ask`], that many times at once.
+    ///
+    /// # Errors
+    /// Like [`Self::ask`], of the first that fails.
+    pub async fn ask_at_once(&self, times: usize, statement: impl Into<Statement>) -> anyhow::Result<Vec<Event>> {
+        let statement = statement.into();
+        try_join_all((0..times).map(|_| self.ask(statement.clone()))).await
+    }
+
+    /// What the container sees of itself: host name, addresses, namespaces, first process.
+    ///
+    /// # Errors
+    /// Like [`Self::tell`].
+    pub async fn identity(&self) -> anyhow::Result<Identity> {
+        let event = self.arrange(statement::identity()).await?;
+        serde_json::from_value(Value::Object(event.fields))
+            .with_context(|| format!("the identity of {} is not understood", self.name()))
+    }
+
+    /// Has an agent serve `body` over HTTP at `address` in this container, beside its own program.
+    ///
+    /// # Errors
+    /// The address cannot be served.
+    pub async fn serve(&self, address: &str, body: &str) -> anyhow::Result<Serving> {
+        let statement = statement::serve(address).body(body).into();
+        if self.control_port().is_some() {
+            self.arrange(statement).await?;
+            return Ok(Serving(None));
+        }
+        let text = Statement::to_string(&statement);
+        let serves = |line: &str| line.contains("\"event\":\"serving\"");
+        Ok(Serving(Some(self.exec_until(&["agent", &text], serves).await?)))
+    }
+
+    /// Sends a signal to the processes of that program's name, or to the process of that number, in order to end this container.
+    ///
+    /// # Errors
+    /// The signal cannot be sent.
+    pub async fn end_program(&self, program: &str, signal: &str) -> anyhow::Result<()> {
+        self.end_by(statement::signal(program, signal)).await
+    }
+
+    /// Sends SIGTERM to the container's first process. If the Pod's containers share their processes, that is not the container's own.
+    ///
+    /// The kernel discards what a first process neither handles nor blocks, and a container runs before its program does either: so this
+    /// waits until it does.
+    ///
+    /// # Errors
+    /// It does neither within [`patience::REACTION`]; the signal cannot be sent.
+    pub async fn terminate(&self) -> anyhow::Result<()> {
+        let what = format!("a first process of {} that handles SIGTERM", self.name());
+        self.given()
+            .eventually(&what, async || {
+                let status = self.arrange(statement::read("/proc/1/status")).await?;
+                let obeys = obeys_sigterm(status.text("content"));
+                Ok(obeys.then_some(()).ok_or("it has no handler".to_owned()))
+            })
+            .await?;
+        self.end_program("1", "TERM").await
+    }
+
+    /// Carries out a statement that ends this container, perhaps before the agent has answered.
+    ///
+    /// # Errors
+    /// The statement cannot be carried out; there is no answer, and the container goes on.
+    pub async fn end_by(&self, statement: impl Into<Statement>) -> anyhow::Result<()> {
+        let (statement, before) = (statement.into(), self.run()?);
+        self.will_end();
+        match self.ask(statement.clone()).await {
+            Ok(event) if event.failed() => bail!("“{statement}” failed in {}: {event}", self.name()),
+            Ok(_) => Ok(()),
+            Err(silent) => self.run_ended(&before).await.map_err(|_| silent),
+        }
+    }
+
+    /// Waits until this run of the container has ended.
+    ///
+    /// # Errors
+    /// It goes on for [`patience::REACTION`].
+    pub async fn run_ended(&self, run: &Run) -> anyhow::Result<()> {
+        let goes_on = |state: &state::PodState| {
+            let status = state::status(&state.pod, self.name());
+            status.is_some_and(|status| {
+                status.container_id.as_deref() == Some(&run.container_id)
+                    && status.state.as_ref().is_some_and(|state| state.running.is_some())
+            })
+        };
+        let what = format!("the end of container {}", self.name());
+        wait::until(self.scene(), self.pod(), &what, patience::REACTION, |state| {
+            !goes_on(state)
+        })
+        .await?
+        .map(drop)
+        .map_err(|wait::InVain(text)| anyhow::anyhow!(text))
+    }
+}
+
+/// Whether a process with this `/proc/PID/status` handles or blocks SIGTERM.
+fn obeys_sigterm(status: &str) -> bool {
+    const SIGTERM: u64 = 1 << 14;
+    status
+        .lines()
+        .filter_map(|line| line.strip_prefix("SigCgt:").or_else(|| line.strip_prefix("SigBlk:")))
+        .filter_map(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .any(|mask| mask & SIGTERM != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::obeys_sigterm;
+
+    #[test]
+    fn sigterm_is_obeyed_if_it_is_handled_or_blocked() {
+        let status = |blocked: &str, ignored: &str, caught: &str| {
+            obeys_sigterm(&format!(
+                "Name:\tsh\nSigBlk:\t{blocked}\nSigIgn:\t{ignored}\nSigCgt:\t{caught}\n"
+            ))
+        };
+        assert!(status("0000000000000000", "0000000000000000", "0000000000004000"));
+        assert!(status("0000000000014a07", "0000000000000000", "0000000000000000"));
+        assert!(!status("0000000000000000", "0000000000004000", "0000000000010002"));
+        assert!(!obeys_sigterm(""));
+    }
+}

@@ -1,0 +1,298 @@
+//! Trouble on a real cluster while a check looks: it is an `error` that names the cause, or it does not matter; never `not met`.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{is_error, kubeconfig, outcome, outcome_with, run};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, DynamicObject, EvictParams, PostParams};
+use kube::{Api, Client};
+use serde_json::json;
+use sidecheck::cluster::engine::Engine;
+use sidecheck::cluster::{Cluster, objects};
+use sidecheck::report::model::OutcomeKind;
+use sidecheck::{Container, ScenarioPod, Verdict, agent};
+
+/// A Pod whose agent takes statements.
+const AGENT: &str = "  containers:
+  - name: main
+    image: localhost/sidecheck/agent:v1
+    args: [control]
+    ports: [{name: agent, containerPort: 9000}]
+";
+
+/// Runs a command on the node.
+async fn on_node(command: &str) -> anyhow::Result<()> {
+    let name = kubeconfig().file_stem().expect("a name").to_string_lossy().into_owned();
+    let mut exec = Engine::chosen()?.command();
+    exec.args(["exec", &format!("{name}-control-plane"), "sh", "-c", command]);
+    let output = exec.output().await?;
+    anyhow::ensure!(
+        output.status.success(),
+        "{command}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
+async fn client() -> Client {
+    Cluster::connect().await.expect("a cluster").client
+}
+
+/// A finding that would be false: what is awaited never comes.
+async fn never(container: &Container) -> Verdict {
+    let expect = container.expect("a line").within(Duration::from_secs(3));
+    expect.prints_line("a line that never comes", |_| false).await?;
+    Ok(())
+}
+
+async fn pods(pod: &ScenarioPod) -> anyhow::Result<Api<Pod>> {
+    Ok(Api::namespaced(client().await, pod.namespace()))
+}
+
+/// Lines `line 1` to `line 300` come within three seconds of the program's start and are all read, whatever happens meanwhile.
+async fn all_lines_arrive(spec: &str, trouble: impl AsyncFn() -> anyhow::Result<()>) {
+    let result = outcome(spec, None, async |pod| {
+        trouble().await?;
+        let main = pod.main();
+        main.arrange(agent::append("/dev/stdout", 50)).await?;
+        main.arrange(agent::append_text("/dev/stdout", "end")).await?;
+        main.expect("every line").numbered_lines(50, "end").await
+    })
+    .await;
+    assert_eq!(result.outcome, OutcomeKind::Met, "{result:#?}");
+}
+
+#[tokio::test]
+async fn alone_a_restarted_kubelet_loses_no_line() {
+    all_lines_arrive(AGENT, async || on_node("systemctl restart kubelet").await).await;
+}
+
+#[tokio::test]
+async fn alone_a_restarted_kubelet_is_named() {
+    let result = outcome(AGENT, None, async |pod| {
+        on_node("systemctl restart kubelet && until curl -sf localhost:10248/healthz; do sleep 0.1; done").await?;
+        never(&pod.main()).await
+    })
+    .await;
+    is_error(&result, &["was disturbed meanwhile: Starting"]);
+}
+
+#[tokio::test]
+async fn alone_an_api_server_that_stands_still_for_20_s_changes_nothing() {
+    let result = outcome(AGENT, None, async |pod| {
+        on_node("pkill -STOP kube-apiserver; (sleep 20; pkill -CONT kube-apiserver) >/dev/null 2>&1 &").await?;
+        let main = pod.main();
+        let told = main.arrange(agent::say("later", "")).await;
+        // The statement may have been held up longer than a request may take: it is carried out all the same, or was never delivered.
+        if told.is_err() {
+            main.arrange(agent::say("later", "")).await?;
+        }
+        main.expect("it comes")
+            .within(Duration::from_secs(5))
+            .records("later", |_| true)
+            .await?;
+        Ok(())
+    })
+    .await;
+    assert_eq!(result.outcome, OutcomeKind::Met, "{result:#?}");
+}
+
+#[tokio::test]
+async fn alone_a_restarted_container_runtime_is_no_finding() {
+    all_lines_arrive(AGENT, async || on_node("systemctl restart containerd").await).await;
+}
+
+#[tokio::test]
+async fn a_pod_that_somebody_else_deletes_is_an_error() {
+    let result = outcome(AGENT, None, async |pod| {
+        pods(pod)
+            .await?
+            .delete(pod.name(), &DeleteParams::default())
+            .await
+            .map_err(anyhow::Error::from)?;
+        never(&pod.main()).await
+    })
+    .await;
+    is_error(&result, &["Pod app was deleted by somebody else"]);
+}
+
+#[tokio::test]
+async fn an_evicted_pod_is_an_error() {
+    let result = outcome(AGENT, None, async |pod| {
+        pods(pod)
+            .await?
+            .evict(pod.name(), &EvictParams::default())
+            .await
+            .map_err(anyhow::Error::from)?;
+        never(&pod.main()).await
+    })
+    .await;
+    is_error(&result, &["Pod app was ended by the cluster"]);
+}
+
+#[tokio::test]
+async fn an_image_that_is_not_there_in_the_middle_of_a_check_is_an_error() {
+    let result = outcome(AGENT, None, async |pod| {
+        let (main, before) = (pod.main(), pod.main().run()?);
+        pod.set_image(&main, "localhost/sidecheck/absent:v1").await?;
+        pod.until("a failed pull", |_| main.run().is_err()).await?;
+        main.expect("it is restarted").restarts(&before).await?;
+        Ok(())
+    })
+    .await;
+    is_error(
+        &result,
+        &["container main cannot start", "localhost/sidecheck/absent:v1"],
+    );
+}
+
+#[tokio::test]
+async fn a_container_that_restarts_by_itself_is_an_error_with_its_last_words() {
+    let result = outcome(AGENT, None, async |pod| {
+        let (main, before) = (pod.main(), pod.main().run()?);
+        // Behind the harness's back: it does not know that the check does this.
+        main.exec(&["/agent", "--once", "signal 1 TERM"]).await?;
+        main.given().restarts(&before).await?;
+        Ok(())
+    })
+    .await;
+    is_error(
+        &result,
+        &["container main of Pod app was restarted although nothing ended it"],
+    );
+}
+
+#[tokio::test]
+async fn a_crash_that_is_the_finding_is_not_met() {
+    let result = outcome_with(AGENT, "crash: not met\n", None, async |pod| {
+        let (main, before) = (pod.main(), pod.main().run()?);
+        main.exec(&["/agent", "--once", "signal 1 TERM"]).await?;
+        main.given().restarts(&before).await?;
+        Ok(())
+    })
+    .await;
+    assert_eq!(result.outcome, OutcomeKind::NotMet, "{result:#?}");
+    assert!(
+        result
+            .observed
+            .is_some_and(|observed| observed.contains("was restarted")),
+        "no last words"
+    );
+}
+
+#[tokio::test]
+async fn what_the_check_arranges_is_never_not_met() {
+    let result = outcome(AGENT, None, async |pod| {
+        pod.main()
+            .given()
+            .within(Duration::from_secs(1))
+            .prints_line("a line that never comes", |_| false)
+            .await?;
+        Ok(())
+    })
+    .await;
+    is_error(
+        &result,
+        &["what the check needs at first did not come", "a line that never comes"],
+    );
+}
+
+#[tokio::test]
+async fn a_container_that_is_not_there_is_an_error() {
+    let result = outcome(AGENT, None, async |pod| never(&pod.container("mian")).await).await;
+    is_error(&result, &["Pod app has no container “mian”; it has: main"]);
+}
+
+/// A policy that changes this run's Pods on admission, until it is dropped by [`Policy::remove`].
+struct Policy {
+    objects: Vec<(Api<DynamicObject>, String)>,
+}
+
+impl Policy {
+    async fn new(name: &str, change: &str) -> Self {
+        let (client, name, version) = (
+            client().await,
+            format!("{name}-{}", run()),
+            "admissionregistration.k8s.io/v1",
+        );
+        let policy = json!({
+            "apiVersion": version, "kind": "MutatingAdmissionPolicy", "metadata": {"name": name, "labels": {"sidecheck.dev/run": run()}},
+            "spec": {
+                "failurePolicy": "Fail", "reinvocationPolicy": "Never",
+                "matchConstraints": {
+                    "namespaceSelector": {"matchLabels": {"sidecheck.dev/run": run()}},
+                    "resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
+                },
+                "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": change}}],
+            },
+        });
+        let binding = json!({
+            "apiVersion": version, "kind": "MutatingAdmissionPolicyBinding",
+            "metadata": {"name": name, "labels": {"sidecheck.dev/run": run()}}, "spec": {"policyName": name},
+        });
+        let mut objects = Vec::new();
+        for object in [policy, binding] {
+            let api = objects::api(&client, "", version, object["kind"].as_str().expect("a kind"))
+                .await
+                .expect("a kind");
+            let object = serde_json::from_value(object).expect("an object");
+            api.create(&PostParams::default(), &object).await.expect("created");
+            objects.push((api, name.clone()));
+        }
+        Self { objects }
+    }
+
+    /// Waits until the policy is in force: the API server takes a moment.
+    async fn applies(&self, changed: impl AsyncFn() -> bool) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+        while !changed().await {
+            assert!(tokio::time::Instant::now() < deadline, "the policy is not applied");
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    async fn remove(self) {
+        for (api, name) in self.objects {
+            api.delete(&name, &DeleteParams::default()).await.expect("deleted");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_container_that_admission_adds_is_named() {
+    let change = r#"[JSONPatch{op: "add", path: "/spec/containers/0", value: Object.spec.containers{name: "mesh", image: "localhost/sidecheck/agent:v1"}}]"#;
+    let policy = Policy::new("adds", change).await;
+    let met = async || outcome(AGENT, None, async |_| Ok(())).await;
+    policy.applies(async || !met().await.notes.is_empty()).await;
+    let (met, not_met) = (
+        met().await,
+        outcome(AGENT, None, async |pod| never(&pod.main()).await).await,
+    );
+    policy.remove().await;
+    assert_eq!(
+        (met.outcome, &met.notes[..]),
+        (
+            OutcomeKind::Met,
+            &["admission added the container mesh to spec.containers".to_owned()][..]
+        )
+    );
+    is_error(&not_met, &["admission added the container mesh"]);
+}
+
+#[tokio::test]
+async fn a_pod_that_admission_changes_is_not_judged() {
+    let change = r#"[JSONPatch{op: "add", path: "/spec/containers/0/args", value: ["control", "say changed"]}]"#;
+    let policy = Policy::new("changes", change).await;
+    let outcome = async || outcome(AGENT, None, async |_| Ok(())).await;
+    policy
+        .applies(async || outcome().await.outcome == OutcomeKind::Error)
+        .await;
+    let result = outcome().await;
+    policy.remove().await;
+    is_error(
+        &result,
+        &["the Pod was changed on admission", "spec.containers[main].args"],
+    );
+}
