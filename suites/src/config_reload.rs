@@ -2,14 +2,24 @@
 
 use std::time::Instant;
 
-use rstest::rstest;
 use serde_json::{Value, json};
-use sidecheck::Shape::{self, Classic, Native};
-use sidecheck::pod::Http;
+use sidecheck::agent;
+use sidecheck::pod::{Answer, Http, Line};
 use sidecheck::timeline::Event;
-use sidecheck::{Container, Finding, Outcome, ScenarioPod, Verdict, check, eventually, expect, not_met, patience};
+use sidecheck::{Container, Finding, ScenarioPod, Verdict, patience};
 
-use crate::properties;
+use crate::properties::is_read_only;
+
+crate::checks! {
+    "config-reload"
+    shared { config_mount_is_read_only, reload_takes_effect, no_request_fails_during_the_reload }
+    own {
+        reload_over_http [Classic, Native],
+        naive_reload_does_not_reach_main [Classic, Native],
+        subpath_mounts_never_update [Classic, Native],
+        updates_arrive_through_the_data_swap [Classic, Native],
+    }
+}
 
 /// What main says at first.
 const AT_FIRST: &str = "Configuration Reload Demo";
@@ -21,239 +31,139 @@ const UPDATES: [&str; 3] = [
     "Third Update Loaded",
 ];
 
+/// An update is noticed by the sidecar and served by main.
+async fn works(pod: &ScenarioPod) -> Verdict {
+    takes_effect(pod, &pod.http(80)?, nginx_says(UPDATES[0]), UPDATES[0]).await
+}
+
+async fn end_main(pod: &ScenarioPod) -> anyhow::Result<()> {
+    pod.sidecar().arrange(agent::signal("nginx", "QUIT")).await.map(drop)
+}
+
+async fn end_sidecar(pod: &ScenarioPod) -> anyhow::Result<()> {
+    pod.sidecar().end_program("watch-config", "TERM").await
+}
+
 /// HUP from a sidecar that sees main's process: every update is served, nothing restarts.
-#[rstest]
-#[tokio::test]
-async fn reload_takes_effect(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("config-reload/reload-takes-effect", shape, async |pod| {
-        every_update_takes_effect(pod, 80, nginx_says).await
-    })
-    .await
+async fn reload_takes_effect(pod: &ScenarioPod) -> Verdict {
+    every_update_takes_effect(pod, 80, nginx_says).await
 }
 
 /// The other correct form: main rereads its file when the sidecar calls its endpoint.
-#[rstest]
-#[tokio::test]
-async fn reload_over_http(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("config-reload/reload-over-http", shape, async |pod| {
-        every_update_takes_effect(pod, 8080, |text| json!({"text": text})).await
-    })
-    .await
+async fn reload_over_http(pod: &ScenarioPod) -> Verdict {
+    every_update_takes_effect(pod, 8080, |text| json!({"text": text})).await
 }
 
 /// Four clients ask all the time, before, during and after three reloads: every one of their requests is answered.
-#[rstest]
-#[tokio::test]
-async fn no_request_fails_during_the_reload(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("config-reload/no-request-fails-during-the-reload", shape, async |pod| {
-        let (client, http) = (pod.other("client").main(), pod.http(80).await?);
-        serves(pod, &http, AT_FIRST).await?;
+async fn no_request_fails_during_the_reload(pod: &ScenarioPod) -> Verdict {
+    let (client, main, http) = (pod.other("client").main(), pod.main(), pod.http(80)?);
+    let load = agent::load(format!("http://{}/", pod.ip()?), 4);
+    client
+        .arrange(load.every(std::time::Duration::from_millis(50)).within(patience::CALL))
+        .await?;
+    for text in UPDATES {
+        more_requests(&client).await?;
+        let reload = update(pod, nginx_says(text)).await?;
+        more_requests(&client).await?;
+        let failure = client.events()?.into_iter().find(|event| event.event == "load-failure");
+        let observed = failure
+            .as_ref()
+            .map_or_else(String::new, |failure| format!("{failure} after {reload}"));
         client
-            .ask(&format!(
-                "load http://{}/ clients 4 every 50ms within {}s",
-                pod.ip()?,
-                patience::CALL.as_secs()
-            ))
-            .await?;
-        for text in UPDATES {
-            more_requests(&client).await?;
-            let reload = update(pod, nginx_says(text)).await?;
-            more_requests(&client).await?;
-            let failure = client.events().into_iter().find(|event| event.event == "load-failure");
-            expect(
-                &client,
-                failure.is_none(),
-                "no failed request",
-                failure.map_or_else(String::new, |failure| format!("{failure} after {reload}")),
-            )?;
-            serves(pod, &http, text).await?;
-        }
-        let load = client.ask("load-stop").await?;
-        expect(
-            &client,
-            load.number("failed") == Some(0),
-            "no failed request",
-            load.to_string(),
-        )
-    })
-    .await
+            .expect("no request fails")
+            .holds(failure.is_none(), "no failed request", observed)?;
+        main.given().answers(&http, "/", text, says(text)).await?;
+    }
+    let load = client.ask(agent::load_stop()).await?;
+    let none = load.number("failed") == Some(0);
+    client
+        .expect("no request fails")
+        .holds(none, "no failed request", load.to_string())
 }
 
 /// `nginx -s reload` in a sidecar that does not share main's processes fails, and main goes on with the old text.
-#[rstest]
-#[tokio::test]
-async fn naive_reload_does_not_reach_main(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("config-reload/naive-reload-does-not-reach-main", shape, async |pod| {
-        let http = pod.http(80).await?;
-        serves(pod, &http, AT_FIRST).await?;
-        let with_nginx = pod.container("reloader-with-nginx");
-        watching(&with_nginx).await?;
-        let without = update(pod, nginx_says(UPDATES[0])).await?;
-        let with = reload(&with_nginx, 0).await?;
-        for (reload, reason) in [(without, "nginx: not found"), (with, "nginx.pid")] {
-            let reloader = pod.container(&reload.container);
-            let observed = format!("{}: {}", reloader.name(), reload.text("text"));
-            let fails = !succeeded(&reload) && observed.contains(reason);
-            expect(&reloader, fails, format!("its command to fail: {reason}"), observed)?;
+async fn naive_reload_does_not_reach_main(pod: &ScenarioPod) -> Verdict {
+    let (main, http) = (pod.main(), pod.http(80)?);
+    main.given().answers(&http, "/", AT_FIRST, says(AT_FIRST)).await?;
+    let with = pod.container("with-nginx");
+    with.given().records("watching", |_| true).await?;
+    let without = update(pod, nginx_says(UPDATES[0])).await?;
+    let with = reload(&with, 0).await?;
+    for reload in [without, with] {
+        let reloader = pod.container(&reload.container);
+        reloader
+            .expect("its command fails")
+            .holds(!succeeded(&reload), "a failure", reload.to_string())?;
+    }
+    let same = main.expect("main goes on with the old text");
+    same.answers_at_once(&http, "/", AT_FIRST, says(AT_FIRST)).await?;
+    Ok(())
+}
+
+/// A reader that follows `..data` once meets both files old or both new, at each of three updates; each of them is one swap of the link.
+async fn updates_arrive_through_the_data_swap(pod: &ScenarioPod) -> Verdict {
+    let (main, reader) = (pod.main(), pod.sidecar());
+    main.given().records("watching", |_| true).await?;
+    for (number, text) in ["zero", "one", "two", "three"].iter().enumerate() {
+        if number > 0 {
+            project(pod, json!({"first": text, "second": text})).await?;
         }
-        let answer = http.get("/").await?.body;
-        let same = answer.trim_end() == AT_FIRST;
-        expect(&pod.main(), same, format!("main to go on with “{AT_FIRST}”"), answer)
-    })
-    .await
+        let saw = nth(&reader, "saw", number).await?;
+        let together = saw.text("text").ends_with(&format!("{text} {text}"));
+        reader
+            .expect("both files of one update")
+            .holds(together, format!("{text} in both"), saw.to_string())?;
+    }
+    let is_swap = |event: &Event| event.text("kind") == "moved-to" && event.text("file").ends_with("..data");
+    let mut swaps = 0;
+    let three = |line: &Line| {
+        swaps += usize::from(line.event.as_deref().is_some_and(is_swap));
+        (swaps == 3).then_some(())
+    };
+    main.given().prints("three swaps of ..data", three).await?;
+    // Whatever else had happened to the folder until now would have been told by now.
+    main.arrange(agent::say("later", "")).await?;
+    main.given().records("later", |_| true).await?;
+    let swaps = main.events()?.iter().filter(|event| is_swap(event)).count();
+    let states = reader.events()?.iter().filter(|event| event.event == "saw").count();
+    reader
+        .expect("both files of one update")
+        .holds(states == 4, "4 states", format!("{states} states"))?;
+    main.expect("one swap for each update")
+        .holds(swaps == 3, "3 swaps", format!("{swaps} swaps"))
 }
 
-/// A reader that follows `..data` once meets both files old or both new, at each of three updates.
-#[rstest]
-#[tokio::test]
-async fn updates_arrive_through_the_data_swap(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check(
-        "config-reload/updates-arrive-through-the-data-swap",
-        shape,
-        async |pod| {
-            let (main, reader) = (pod.main(), pod.sidecar());
-            main.records("watching", |_| true).await?;
-            for (number, text) in ["zero", "one", "two", "three"].iter().enumerate() {
-                if number > 0 {
-                    project(pod, json!({"first": text, "second": text})).await?;
-                }
-                let saw = sees(&reader, number).await?;
-                let together = saw.text("text").ends_with(&format!("{text} {text}"));
-                expect(&reader, together, format!("{text} in both files"), saw.to_string())?;
-            }
-            let (swaps, seen) = (swaps(&main, 3).await?, all_seen(&reader).len());
-            let observed = format!("{swaps} swaps, {seen} states");
-            expect(&reader, (swaps, seen) == (3, 4), "3 swaps, 4 states", observed)
-        },
-    )
-    .await
+/// The sidecar has the new file in its folder, twice, and main still serves the old one that was mounted by subPath.
+async fn subpath_mounts_never_update(pod: &ScenarioPod) -> Verdict {
+    let (main, sidecar, http) = (pod.main(), pod.sidecar(), pod.http(80)?);
+    main.given().answers(&http, "/", AT_FIRST, says(AT_FIRST)).await?;
+    for text in &UPDATES[..2] {
+        let seen = update(pod, json!({"index.html": text})).await?;
+        let new = seen.text("text").contains(text);
+        sidecar
+            .expect("the sidecar has the new text")
+            .holds(new, *text, seen.to_string())?;
+        let same = main.expect("main goes on with the old text");
+        same.answers_at_once(&http, "/", AT_FIRST, says(AT_FIRST)).await?;
+    }
+    Ok(())
 }
 
-/// The sidecar has the new file in its folder, main still serves the old one that was mounted by subPath.
-#[rstest]
-#[tokio::test]
-async fn subpath_mounts_never_update(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("config-reload/subpath-mounts-never-update", shape, async |pod| {
-        let http = pod.http(80).await?;
-        serves(pod, &http, AT_FIRST).await?;
-        let seen = update(pod, json!({"index.html": UPDATES[0]})).await?;
-        expect(
-            &pod.sidecar(),
-            seen.text("text").contains(UPDATES[0]),
-            UPDATES[0],
-            seen.to_string(),
-        )?;
-        let answer = http.get("/").await?.body;
-        expect(&pod.main(), answer == AT_FIRST, AT_FIRST, answer)
-    })
-    .await
-}
-
-/// One network for nginx and its reloader, another one for the client.
-#[rstest]
-#[tokio::test]
-async fn containers_share_one_ip(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("config-reload/containers-share-one-ip", shape, async |pod| {
-        properties::share_one_ip(pod, &pod.other("client")).await
-    })
-    .await
-}
-
-/// The reloader reaches nginx at localhost and nginx's container the reloader; the client needs the Pod's IP.
-#[rstest]
-#[tokio::test]
-async fn localhost_both_ways(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("config-reload/localhost-both-ways", shape, async |pod| {
-        properties::gets(&pod.sidecar(), "http://localhost:80/", AT_FIRST).await?;
-        properties::gets(&pod.main(), "http://localhost:8081/", "reloader").await?;
-        let client = pod.other("client").main();
-        properties::gets(&client, &format!("http://{}/", pod.ip()?), AT_FIRST).await?;
-        properties::is_refused(&client, "http://localhost:80/").await
-    })
-    .await
-}
-
-/// Neither container can write to the ConfigMap's files.
-#[rstest]
-#[tokio::test]
-async fn config_mount_is_read_only(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("config-reload/config-mount-is-read-only", shape, async |pod| {
-        for (container, folder) in [(pod.main(), "/etc/nginx/conf.d"), (pod.sidecar(), "/config")] {
-            properties::is_read_only(&container, &format!("write {folder}/default.conf mine")).await?;
-        }
-        Ok(())
-    })
-    .await
-}
-
-/// A file of main's is read by the sidecar, and a file of the sidecar's by main.
-#[rstest]
-#[tokio::test]
-async fn shared_volume_both_ways(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("config-reload/shared-volume-both-ways", shape, async |pod| {
-        for (writer, reader) in [(pod.main(), pod.sidecar()), (pod.sidecar(), pod.main())] {
-            let file = format!("/shared/from-{}", writer.name());
-            let line = format!("by {}", writer.name());
-            properties::sees_at_once((&writer, &file), (&reader, &file), &line).await?;
-        }
-        Ok(())
-    })
-    .await
-}
-
-/// The reloader crashes; main goes on undisturbed, and the next update is served.
-#[rstest]
-#[tokio::test]
-async fn reloader_restarts_alone(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("config-reload/reloader-restarts-alone", shape, async |pod| {
-        let (http, main, reloader) = (pod.http(80).await?, pod.main(), pod.sidecar());
-        watching(&reloader).await?;
-        serves(pod, &http, AT_FIRST).await?;
-        properties::restarts_alone(&reloader, &main, async || main.signal_program("sh", "KILL").await).await?;
-        takes_effect(pod, &http, nginx_says(UPDATES[0]), UPDATES[0]).await
-    })
-    .await
-}
-
-/// nginx is ended and starts again; the reloader goes on undisturbed, and has the new nginx serve the next update.
-#[rstest]
-#[tokio::test]
-async fn main_restarts_alone(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("config-reload/main-restarts-alone", shape, async |pod| {
-        let (http, main, reloader) = (pod.http(80).await?, pod.main(), pod.sidecar());
-        watching(&reloader).await?;
-        serves(pod, &http, AT_FIRST).await?;
-        properties::restarts_alone(&main, &reloader, async || {
-            reloader.signal_program("nginx", "QUIT").await
-        })
-        .await?;
-        serves(pod, &http, AT_FIRST).await?;
-        takes_effect(pod, &http, nginx_says(UPDATES[0]), UPDATES[0]).await
-    })
-    .await
-}
-
-/// nginx is told by the signal that its image names, the reloader by SIGTERM.
-#[rstest]
-#[tokio::test]
-async fn sigterm_reaches_every_container(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("config-reload/sigterm-reaches-every-container", shape, async |pod| {
-        let (main, reloader) = (pod.main(), pod.sidecar());
-        properties::deleted(pod).await?;
-        properties::nginx_was_told(&main)?;
-        properties::recorded(&reloader, "sigterm").map(drop)
-    })
-    .await
-}
-
-/// Deleted, the Pod ends nginx first, then the reloader.
-#[rstest]
-#[tokio::test]
-async fn reloader_ends_after_main(#[values(Native)] shape: Shape) -> Outcome {
-    check("config-reload/reloader-ends-after-main", shape, async |pod| {
-        properties::sidecar_is_ended_last(pod).await
-    })
-    .await
+/// Neither container can write to the ConfigMap's files, nor make or remove one.
+async fn config_mount_is_read_only(pod: &ScenarioPod) -> Verdict {
+    for (container, label, folder) in [
+        (pod.main(), "main cannot change it", "/etc/nginx/conf.d"),
+        (pod.sidecar(), "the sidecar cannot change it", "/config"),
+    ] {
+        let file = format!("{folder}/default.conf");
+        let changes = [
+            agent::write(format!("{folder}/new"), "mine"),
+            agent::write(&file, "mine"),
+            agent::remove(&file),
+        ];
+        is_read_only(&container, label, &changes).await?;
+    }
+    Ok(())
 }
 
 /// The ConfigMap's data with which nginx answers `text`.
@@ -261,22 +171,23 @@ fn nginx_says(text: &str) -> Value {
     json!({"default.conf": format!("server {{ listen 80; default_type text/plain; return 200 \"{text}\\n\"; }}\n")})
 }
 
+/// Whether an answer is this text.
+fn says(text: &str) -> impl Fn(&Answer) -> bool {
+    move |answer| answer.status == 200 && answer.body.trim_end() == text
+}
+
 /// Three updates in a row are served, and neither container restarts.
 async fn every_update_takes_effect(pod: &ScenarioPod, port: u16, data: impl Fn(&str) -> Value) -> Verdict {
-    let (http, main, sidecar) = (pod.http(port).await?, pod.main(), pod.sidecar());
-    serves(pod, &http, AT_FIRST).await?;
+    let (http, main, sidecar) = (pod.http(port)?, pod.main(), pod.sidecar());
+    main.given().answers(&http, "/", AT_FIRST, says(AT_FIRST)).await?;
     let before = [main.run()?, sidecar.run()?];
     for text in UPDATES {
         let effect = takes_effect(pod, &http, data(text), text).await;
         for (container, before) in [&main, &sidecar].into_iter().zip(&before) {
             let after = container.run();
             let same = after.as_ref().is_ok_and(|after| after == before);
-            expect(
-                container,
-                same,
-                format!("{before:?}"),
-                format!("it was restarted: {after:?}"),
-            )?;
+            let expect = container.expect("no container restarts");
+            expect.holds(same, format!("{before:?}"), format!("it was restarted: {after:?}"))?;
         }
         effect?;
     }
@@ -287,11 +198,13 @@ async fn every_update_takes_effect(pod: &ScenarioPod, port: u16, data: impl Fn(&
 async fn takes_effect(pod: &ScenarioPod, http: &Http, data: Value, text: &str) -> Verdict {
     let begun = Instant::now();
     let reload = update(pod, data).await?;
-    if !succeeded(&reload) {
-        let observed = format!("{reload}; main answers {:?}", http.get("/").await?.body);
-        return Err(not_met(&pod.sidecar(), "its reload command to succeed", observed));
-    }
-    serves(pod, http, text).await?;
+    pod.sidecar()
+        .expect("its command succeeds")
+        .holds(succeeded(&reload), "a success", reload.to_string())?;
+    pod.main()
+        .expect("the new text is served")
+        .answers(http, "/", text, says(text))
+        .await?;
     pod.measured("time to effect", begun.elapsed());
     Ok(())
 }
@@ -299,8 +212,11 @@ async fn takes_effect(pod: &ScenarioPod, http: &Http, data: Value, text: &str) -
 /// Changes the ConfigMap and waits until the sidecar has noticed and its reload command has ended.
 async fn update(pod: &ScenarioPod, data: Value) -> Result<Event, Finding> {
     let sidecar = pod.sidecar();
-    watching(&sidecar).await?;
-    let before = sidecar.events().iter().filter(|event| event.event == "reload").count();
+    // Its present run looks for changes.
+    let run = sidecar.run()?.restarts;
+    let watching = |line: &Line| (line.run == run && line.event.as_ref()?.event == "watching").then_some(());
+    sidecar.given().prints("the event “watching”", watching).await?;
+    let before = sidecar.events()?.iter().filter(|event| event.event == "reload").count();
     project(pod, data).await?;
     reload(&sidecar, before).await
 }
@@ -311,61 +227,22 @@ async fn project(pod: &ScenarioPod, data: Value) -> anyhow::Result<()> {
     pod.nudge().await
 }
 
-/// Waits until the sidecar's present run looks for changes.
-async fn watching(sidecar: &Container) -> Verdict {
-    let run = sidecar.run()?.restarts;
-    sidecar
-        .prints("the event “watching”", |printed| {
-            let mut lines = printed.lines.iter().filter(|line| line.restarts == run);
-            lines
-                .any(|line| Event::parse(sidecar.name(), &line.text).is_some_and(|event| event.event == "watching"))
-                .then_some(())
-        })
-        .await
-}
-
 /// The sidecar's reload number `before` + 1; its text says how the command ended and what it printed.
 async fn reload(sidecar: &Container, before: usize) -> Result<Event, Finding> {
-    recorded(sidecar, "reload", before).await
+    nth(sidecar, "reload", before).await
 }
 
-/// State number `before` + 1 of the files that the reader has met.
-async fn sees(reader: &Container, before: usize) -> Result<Event, Finding> {
-    recorded(reader, "saw", before).await
-}
-
-/// All states of the files that the reader has met.
-fn all_seen(reader: &Container) -> Vec<Event> {
-    reader
-        .events()
-        .into_iter()
-        .filter(|event| event.event == "saw")
-        .collect()
-}
-
-/// Waits until `..data` was exchanged that often; returns how often it was.
-async fn swaps(watcher: &Container, count: usize) -> Result<usize, Finding> {
-    let swap = |event: &Event| event.text("kind") == "moved-to" && event.text("file").ends_with("..data");
-    watcher
-        .prints(&format!("{count} swaps of ..data"), |printed| {
-            let events = printed.events(watcher.name());
-            let swaps = events.iter().filter(|event| swap(event)).count();
-            (swaps >= count).then_some(swaps)
-        })
-        .await
-}
-
-/// The event of that name that has `before` others before it.
-async fn recorded(container: &Container, name: &str, before: usize) -> Result<Event, Finding> {
-    container
-        .prints_within(
-            patience::PROJECTION,
-            &format!("the event “{name}”, number {}", before + 1),
-            |printed| {
-                let events = printed.events(container.name()).into_iter();
-                events.filter(|event| event.event == name).nth(before)
-            },
-        )
+/// The event of that name that has `before` others before it: an update has arrived.
+async fn nth(container: &Container, name: &str, before: usize) -> Result<Event, Finding> {
+    let mut seen = 0;
+    let find = |line: &Line| {
+        let event = line.event.as_deref().filter(|event| event.event == name)?;
+        seen += 1;
+        (seen > before).then(|| event.clone())
+    };
+    let expect = container.expect("the update arrives").within(patience::PROJECTION);
+    expect
+        .prints(&format!("the event “{name}”, number {}", before + 1), find)
         .await
 }
 
@@ -374,32 +251,13 @@ fn succeeded(reload: &Event) -> bool {
     reload.text("text").split_whitespace().next() == Some("0")
 }
 
-/// Waits until main answers `text`.
-async fn serves(pod: &ScenarioPod, http: &Http, text: &str) -> Verdict {
-    eventually(
-        &pod.main(),
-        &format!("the answer “{text}”"),
-        patience::REACTION,
-        async || {
-            Ok(match http.get("/").await {
-                Ok(answer) if answer.body.trim_end() == text => Ok(()),
-                Ok(answer) => Err(format!("status {}, {:?}", answer.status, answer.body)),
-                Err(error) => Err(format!("{error:#}")),
-            })
-        },
-    )
-    .await
-}
-
-/// Waits until the client's load has sent at least a hundred requests more, or one has failed.
-async fn more_requests(client: &Container) -> Verdict {
+/// Waits until the client's load has sent more requests than now, or one has failed.
+async fn more_requests(client: &Container) -> anyhow::Result<()> {
     let sent = |event: &Event| (event.event == "load-progress").then(|| event.number("sent")).flatten();
-    let before = client.events().iter().filter_map(sent).max().unwrap_or_default();
-    client
-        .prints("more requests", |printed| {
-            let events = printed.events(client.name());
-            let failed = events.iter().any(|event| event.event == "load-failure");
-            (failed || events.iter().filter_map(sent).any(|sent| sent > before)).then_some(())
-        })
-        .await
+    let before = client.events()?.iter().filter_map(sent).max().unwrap_or_default();
+    let more = |line: &Line| {
+        let event = line.event.as_deref()?;
+        (event.event == "load-failure" || sent(event).is_some_and(|sent| sent > before)).then_some(())
+    };
+    client.given().prints("more requests", more).await
 }

@@ -1,329 +1,306 @@
 //! A sidecar ships what main writes to a file.
 
-use rstest::rstest;
-use sidecheck::Shape::{self, Classic, Native};
-use sidecheck::{Outcome, check, expect};
+use sidecheck::agent;
+use sidecheck::pod::Line;
+use sidecheck::timeline::Event;
+use sidecheck::{ScenarioPod, Verdict};
 
-use crate::properties;
+use crate::properties::{self, content, sees_at_once};
 
-/// What main appends to the log, the shipper prints; the marker is written after the last line.
-#[rstest]
-#[tokio::test]
-async fn every_line_reaches_the_sidecar(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("logging/every-line-reaches-the-sidecar", shape, async |pod| {
-        pod.sidecar().prints_numbered_lines(200, "end").await
-    })
-    .await
+crate::checks! {
+    "logging"
+    shared { every_line_reaches_the_sidecar, one_volume_under_two_paths }
+    own {
+        rotation_by_rename_is_followed [Classic, Native],
+        truncation_is_followed [Classic, Native],
+        a_file_that_appears_late_is_shipped [Classic, Native],
+        nginx_requests_are_shipped [Classic, Native],
+        nginx_errors_are_shipped [Classic, Native],
+        read_only_mount_is_enforced [Classic, Native],
+        shared_files_survive_a_restart [Classic, Native],
+        shared_files_end_with_the_pod [Classic, Native],
+        oom_kill_stays_with_the_sidecar [Classic, Native],
+        last_lines_survive_shutdown [Native],
+        a_classic_shipper_waits_for_the_last_line [Classic],
+        grace_expiry_kills [Classic, Native],
+        prestop_runs_before_sigterm [Classic, Native],
+    }
 }
 
-/// One network for all containers of the Pod, another one for the next Pod.
-#[rstest]
-#[tokio::test]
-async fn containers_share_one_ip(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("logging/containers-share-one-ip", shape, async |pod| {
-        properties::share_one_ip(pod, &pod.other("other")).await
-    })
-    .await
+/// The log, where main has it.
+const LOG: &str = "/var/log/app/app.log";
+/// What every check of numbered lines asserts.
+const EVERY_LINE: &str = "every line, once and in order";
+
+/// What main appends, the sidecar ships.
+async fn works(pod: &ScenarioPod) -> Verdict {
+    let (main, shipper) = (pod.main(), pod.sidecar());
+    let known = shipper.line_count()?;
+    main.arrange(agent::append_text(LOG, "a line for the shipper")).await?;
+    let expect = shipper.expect("the sidecar ships").after(known);
+    expect
+        .prints_line("main's line", |line| line == "a line for the shipper")
+        .await?;
+    Ok(())
 }
 
-/// The shipper is ended; main goes on undisturbed, and the shipper ships again.
-#[rstest]
-#[tokio::test]
-async fn sidecar_restarts_alone(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("logging/sidecar-restarts-alone", shape, async |pod| {
-        let (main, shipper) = (pod.main(), pod.sidecar());
-        properties::restarts_alone(&shipper, &main, async || shipper.terminate().await).await?;
-        main.tell("append-text /var/log/app.log after the restart").await?;
-        shipper
-            .prints_line("the line “after the restart”", |line| line == "after the restart")
-            .await?;
-        Ok(())
-    })
-    .await
+async fn end_main(pod: &ScenarioPod) -> anyhow::Result<()> {
+    pod.main().end_by(agent::exit(1)).await
 }
 
-/// Five requests, then an error that is logged after them: five lines have arrived by then.
-#[rstest]
-#[tokio::test]
-async fn nginx_requests_are_shipped(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("logging/nginx-requests-are-shipped", shape, async |pod| {
-        let http = pod.http(80).await?;
-        for number in 1..=5 {
-            http.get(&format!("/?request={number}")).await?;
-        }
-        http.get("/the-end").await?;
-        properties::ships_in_order(
-            &pod.sidecar(),
-            "GET /?request=",
-            5,
-            "open() \"/usr/share/nginx/html/the-end\"",
-        )
-        .await
-    })
-    .await
+async fn end_sidecar(pod: &ScenarioPod) -> anyhow::Result<()> {
+    pod.sidecar().end_program("tail", "KILL").await
 }
 
-/// Five errors, then a request that is logged after them: five lines have arrived by then.
-#[rstest]
-#[tokio::test]
-async fn nginx_errors_are_shipped(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("logging/nginx-errors-are-shipped", shape, async |pod| {
-        let http = pod.http(80).await?;
-        for number in 1..=5 {
-            http.get(&format!("/missing-{number}")).await?;
-        }
-        http.get("/?the-end").await?;
-        properties::ships_in_order(
-            &pod.sidecar(),
-            "open() \"/usr/share/nginx/html/missing-",
-            5,
-            "GET /?the-end",
-        )
-        .await
-    })
-    .await
-}
-
-/// The shipper complains that there is no file; then main makes it.
-#[rstest]
-#[tokio::test]
-async fn a_file_that_appears_late_is_shipped(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("logging/a-file-that-appears-late-is-shipped", shape, async |pod| {
-        let (main, shipper) = (pod.main(), pod.sidecar());
-        shipper
-            .prints_line("a complaint", |line| line.contains("can't open"))
-            .await?;
-        main.tell("append /var/log/app.log 20").await?;
-        main.tell("append-text /var/log/marker end").await?;
-        shipper.prints_numbered_lines(20, "end").await
-    })
-    .await
-}
-
-/// Ten lines are read, the file is renamed, ten more go to a new file of the old name.
-#[rstest]
-#[tokio::test]
-async fn rotation_by_rename_is_followed(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("logging/rotation-by-rename-is-followed", shape, async |pod| {
-        let (main, shipper) = (pod.main(), pod.sidecar());
-        main.tell("append /var/log/app.log 10").await?;
-        shipper.prints_line("line 10", |line| line == "line 10").await?;
-        main.tell("rename /var/log/app.log /var/log/app.log.1").await?;
-        main.tell("append /var/log/app.log 10").await?;
-        main.tell("append-text /var/log/marker end").await?;
-        shipper.prints_numbered_lines(20, "end").await
-    })
-    .await
-}
-
-/// Ten lines are read, the file is emptied, five more are written to it.
-#[rstest]
-#[tokio::test]
-async fn truncation_is_followed(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("logging/truncation-is-followed", shape, async |pod| {
-        let (main, shipper) = (pod.main(), pod.sidecar());
-        main.tell("append /var/log/app.log 10").await?;
-        shipper.prints_line("line 10", |line| line == "line 10").await?;
-        main.tell("truncate /var/log/app.log").await?;
-        main.tell("append /var/log/app.log 5").await?;
-        main.tell("append-text /var/log/marker end").await?;
-        shipper.prints_numbered_lines(15, "end").await
-    })
-    .await
+/// What main appends to the log, the shipper prints; the marker is the line after the last one.
+async fn every_line_reaches_the_sidecar(pod: &ScenarioPod) -> Verdict {
+    let main = pod.main();
+    main.arrange(agent::append(LOG, 200)).await?;
+    main.arrange(agent::append_text(LOG, "end")).await?;
+    pod.sidecar().expect(EVERY_LINE).numbered_lines(200, "end").await
 }
 
 /// What stands under one path stands under the other, and what one side adds the other one reads at once.
-#[rstest]
-#[tokio::test]
-async fn one_volume_under_two_paths(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("logging/one-volume-under-two-paths", shape, async |pod| {
-        let (main, shipper) = (pod.main(), pod.sidecar());
-        let (here, there) = ("/var/log/app/orders.log", "/mnt/logs/orders.log");
-        properties::same_bytes((&main, here), (&shipper, there)).await?;
-        properties::sees_at_once((&main, here), (&shipper, there), "from main").await?;
-        properties::sees_at_once((&shipper, there), (&main, here), "from the shipper").await?;
-        properties::same_bytes((&main, here), (&shipper, there)).await
-    })
-    .await
+async fn one_volume_under_two_paths(pod: &ScenarioPod) -> Verdict {
+    let (main, shipper) = (pod.main(), pod.sidecar());
+    let (here, there) = ("/var/log/app/orders.log", "/mnt/logs/orders.log");
+    main.arrange(agent::append(here, 100)).await?;
+    let (ours, theirs) = (content(&main, here).await?, content(&shipper, there).await?);
+    let same = shipper.expect("the same bytes under both paths");
+    same.holds(
+        ours == theirs && !ours.is_empty(),
+        format!("{ours:?}"),
+        format!("{theirs:?}"),
+    )?;
+    sees_at_once((&main, here), (&shipper, there), "from main").await?;
+    sees_at_once((&shipper, there), (&main, here), "from the shipper").await
 }
 
-/// Each container reaches the other one on localhost, by every name and address it has; another Pod reaches neither.
-#[rstest]
-#[tokio::test]
-async fn localhost_works_both_ways(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("logging/localhost-works-both-ways", shape, async |pod| {
-        let (main, shipper, client) = (pod.main(), pod.sidecar(), pod.other("client").main());
-        for (server, port, asker) in [(&main, 8080, &shipper), (&shipper, 8081, &main)] {
-            let role = if port == 8080 { "main" } else { "sidecar" };
-            for address in properties::loopback_addresses(server, port, role).await? {
-                properties::gets(asker, &address, role).await?;
-                properties::is_refused(&client, &address).await?;
-            }
-        }
-        Ok(())
-    })
-    .await
+/// Ten lines are read, the file is renamed, ten more go to a new file of the old name.
+async fn rotation_by_rename_is_followed(pod: &ScenarioPod) -> Verdict {
+    let (main, shipper) = (pod.main(), pod.sidecar());
+    main.arrange(agent::append(LOG, 10)).await?;
+    shipper.given().prints_line("line 10", |line| line == "line 10").await?;
+    main.arrange(agent::rename(LOG, "/var/log/app/app.log.1")).await?;
+    main.arrange(agent::append(LOG, 10)).await?;
+    main.arrange(agent::append_text(LOG, "end")).await?;
+    shipper.expect(EVERY_LINE).numbered_lines(20, "end").await
 }
 
-/// The shipper fails to write with “read-only file system”, and reads what main wrote.
-#[rstest]
-#[tokio::test]
-async fn read_only_mount_is_enforced(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("logging/read-only-mount-is-enforced", shape, async |pod| {
-        let (main, shipper) = (pod.main(), pod.sidecar());
-        properties::is_read_only(&shipper, "append-text /var/log/app.log from the shipper").await?;
-        properties::sees_at_once((&main, "/var/log/app.log"), (&shipper, "/var/log/app.log"), "from main").await
-    })
-    .await
+/// Ten lines are read, the file is emptied, five more are written to it.
+async fn truncation_is_followed(pod: &ScenarioPod) -> Verdict {
+    let (main, shipper) = (pod.main(), pod.sidecar());
+    main.arrange(agent::append(LOG, 10)).await?;
+    shipper.given().prints_line("line 10", |line| line == "line 10").await?;
+    main.arrange(agent::truncate(LOG)).await?;
+    main.arrange(agent::append(LOG, 5)).await?;
+    main.arrange(agent::append_text(LOG, "end")).await?;
+    shipper.expect(EVERY_LINE).numbered_lines(15, "end").await
 }
 
-/// Main writes, ends and starts again: both containers still find what it wrote.
-#[rstest]
-#[tokio::test]
-async fn shared_files_survive_a_restart(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("logging/shared-files-survive-a-restart", shape, async |pod| {
-        let (main, shipper) = (pod.main(), pod.sidecar());
-        main.tell("append-text /var/log/app.log before the restart").await?;
-        properties::restarts_alone(&main, &shipper, async || main.terminate().await).await?;
-        for container in [&main, &shipper] {
-            let found = properties::content(container, "/var/log/app.log").await?;
-            expect(
-                container,
-                found == "before the restart\n",
-                "what was written before the restart",
-                found,
-            )?;
-        }
-        Ok(())
-    })
-    .await
+/// The shipper complains that there is no file; then main makes it.
+async fn a_file_that_appears_late_is_shipped(pod: &ScenarioPod) -> Verdict {
+    let (main, shipper) = (pod.main(), pod.sidecar());
+    shipper
+        .given()
+        .prints_line("a complaint", |line| line.contains("can't open"))
+        .await?;
+    main.arrange(agent::append(LOG, 20)).await?;
+    main.arrange(agent::append_text(LOG, "end")).await?;
+    shipper.expect(EVERY_LINE).numbered_lines(20, "end").await
 }
 
-/// Main writes, and the shipper has it; the Pod ends, and its successor finds nothing of it.
-#[rstest]
-#[tokio::test]
-async fn shared_files_end_with_the_pod(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("logging/shared-files-end-with-the-pod", shape, async |pod| {
-        let line = "from the first Pod";
-        pod.main().tell(&format!("append-text /var/log/app.log {line}")).await?;
-        pod.sidecar()
-            .prints_line("main's line", |printed| printed == line)
-            .await?;
-        pod.deleted().await?;
-        let successor = pod.successor().await?;
-        for container in [successor.main(), successor.sidecar()] {
-            let found = properties::content(&container, "/var/log/app.log").await?;
-            let nothing = found.starts_with("ENOENT");
-            expect(&container, nothing, "no file of the Pod before: ENOENT", found)?;
-        }
-        Ok(())
-    })
-    .await
-}
-
-/// Main ends with an error; the shipper goes on undisturbed and ships the lines of main's second run.
-#[rstest]
-#[tokio::test]
-async fn main_restarts_alone(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("logging/main-restarts-alone", shape, async |pod| {
-        let (main, shipper) = (pod.main(), pod.sidecar());
-        properties::restarts_alone(&main, &shipper, async || main.terminate().await).await?;
-        main.tell("append-text /var/log/app.log from the second run").await?;
-        shipper
-            .prints_line("the line of the second run", |line| line == "from the second run")
-            .await?;
-        Ok(())
-    })
-    .await
-}
-
-/// The sidecar takes more memory than it may; it alone is killed, and the status says why.
-#[rstest]
-#[tokio::test]
-async fn oom_kill_stays_with_the_sidecar(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("logging/oom-kill-stays-with-the-sidecar", shape, async |pod| {
-        let (main, shipper) = (pod.main(), pod.sidecar());
-        properties::restarts_alone(&shipper, &main, async || properties::eats(&shipper, "200Mi").await).await?;
-        properties::ended(&shipper, "OOMKilled", 137)
-    })
-    .await
-}
-
-/// What main writes in its SIGTERM handler is in the shipper's log when the Pod is gone.
-#[rstest]
-#[tokio::test]
-async fn last_lines_survive_shutdown(#[values(Native)] shape: Shape) -> Outcome {
-    check("logging/last-lines-survive-shutdown", shape, async |pod| {
-        properties::deleted(pod).await?;
-        pod.sidecar().prints_numbered_lines(5, "end").await
-    })
-    .await
-}
-
-/// Both are asked to end at once; a shipper that waits for main's last line has it when the Pod is gone.
-#[rstest]
-#[tokio::test]
-async fn a_classic_shipper_waits_for_the_last_line(#[values(Classic)] shape: Shape) -> Outcome {
-    check(
-        "logging/a-classic-shipper-waits-for-the-last-line",
-        shape,
-        async |pod| {
-            properties::deleted(pod).await?;
-            pod.sidecar().prints_numbered_lines(5, "end").await
-        },
+/// Five requests, each answered, then one that is not found: by its error, which is logged after them, five lines have arrived.
+async fn nginx_requests_are_shipped(pod: &ScenarioPod) -> Verdict {
+    let http = pod.http(80)?;
+    for number in 1..=5 {
+        let answer = http
+            .get(&format!("/?request={number}"))
+            .await
+            .map_err(anyhow::Error::from)?;
+        pod.main()
+            .expect("nginx answers")
+            .holds(answer.status == 200, "200", answer.to_string())?;
+    }
+    http.get("/?request=end").await.map_err(anyhow::Error::from)?;
+    ships_in_order(
+        pod,
+        "every request, once and in order",
+        "GET /?request=",
+        "GET /?request=end",
     )
     .await
 }
 
-/// Every container has recorded SIGTERM by the time the Pod is gone.
-#[rstest]
-#[tokio::test]
-async fn sigterm_reaches_every_container(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("logging/sigterm-reaches-every-container", shape, async |pod| {
-        properties::deleted(pod).await?;
-        for container in [pod.main(), pod.sidecar()] {
-            properties::recorded(&container, "sigterm")?;
+/// Five errors, then one more after them: by then five lines have arrived.
+async fn nginx_errors_are_shipped(pod: &ScenarioPod) -> Verdict {
+    let http = pod.http(80)?;
+    for number in 1..=5 {
+        let answer = http
+            .get(&format!("/missing-{number}"))
+            .await
+            .map_err(anyhow::Error::from)?;
+        pod.main()
+            .expect("nginx answers")
+            .holds(answer.status == 404, "404", answer.to_string())?;
+    }
+    http.get("/missing-end").await.map_err(anyhow::Error::from)?;
+    let start = "open() \"/usr/share/nginx/html/missing-";
+    ships_in_order(pod, "every error, once and in order", start, &format!("{start}end")).await
+}
+
+/// Before a line with `end`, the shipper has printed five lines with `start` and a number, from 1 on and in order, each of them one record.
+async fn ships_in_order(pod: &ScenarioPod, label: &'static str, start: &str, end: &str) -> Verdict {
+    let (mut seen, shipper) = (Vec::new(), pod.sidecar());
+    let collect = |line: &Line| {
+        if line.text.contains(end) {
+            return Some(());
         }
-        Ok(())
-    })
-    .await
+        let numbers = line.text.split(start).skip(1);
+        let numbers: Vec<String> = numbers
+            .map(|rest| rest.chars().take_while(char::is_ascii_digit).collect())
+            .collect();
+        if !numbers.is_empty() {
+            seen.push(numbers.join("+"));
+        }
+        None
+    };
+    shipper
+        .expect(label)
+        .prints(&format!("a line with “{end}”"), collect)
+        .await?;
+    let what = format!("lines with “{start}” and the numbers 1 to 5");
+    shipper
+        .expect(label)
+        .holds(seen == ["1", "2", "3", "4", "5"], what, format!("{seen:?}"))
 }
 
-/// Main's exit comes before the sidecar's SIGTERM.
-#[rstest]
-#[tokio::test]
-async fn sidecar_ends_after_main(#[values(Native)] shape: Shape) -> Outcome {
-    check("logging/sidecar-ends-after-main", shape, async |pod| {
-        properties::deleted(pod).await?;
-        properties::comes_before((&pod.main(), "exit"), (&pod.sidecar(), "sigterm"))
-    })
-    .await
+/// The shipper can neither add to the log nor make, rename or remove files there nor change their rights; it reads what main wrote.
+async fn read_only_mount_is_enforced(pod: &ScenarioPod) -> Verdict {
+    let (main, shipper) = (pod.main(), pod.sidecar());
+    let there = "/mnt/logs/app.log";
+    main.arrange(agent::append_text(LOG, "from main")).await?;
+    let found = content(&shipper, there).await?;
+    shipper
+        .expect("what main writes can be read")
+        .holds(found == "from main\n", "“from main”", found)?;
+    let changes = [
+        agent::append_text(there, "from the shipper"),
+        agent::write("/mnt/logs/new", "from the shipper"),
+        agent::rename(there, "/mnt/logs/renamed"),
+        agent::chmod(there, 0o600),
+        agent::mkdir("/mnt/logs/folder"),
+        agent::remove(there),
+    ];
+    properties::is_read_only(&shipper, "nothing can be changed", &changes).await
 }
 
-/// Main ignores SIGTERM and is killed; the sidecar's handler finishes all the same.
-#[rstest]
-#[tokio::test]
-async fn grace_expiry_kills(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("logging/grace-expiry-kills", shape, async |pod| {
-        properties::deleted(pod).await?;
-        properties::recorded(&pod.main(), "sigterm")?;
-        properties::ended(&pod.main(), "Error", 137)?;
-        properties::comes_before((&pod.sidecar(), "sigterm"), (&pod.sidecar(), "exit"))?;
-        properties::ended(&pod.sidecar(), "Completed", 0)
+/// Main writes, ends and starts again: both containers still find what it wrote.
+async fn shared_files_survive_a_restart(pod: &ScenarioPod) -> Verdict {
+    let (main, shipper) = (pod.main(), pod.sidecar());
+    let before = main.run()?;
+    main.arrange(agent::append_text("/var/log/app/kept", "before the restart"))
+        .await?;
+    end_main(pod).await?;
+    main.given().restarts(&before).await?;
+    for (container, path) in [(&main, "/var/log/app/kept"), (&shipper, "/mnt/logs/kept")] {
+        let found = content(container, path).await?;
+        let expect = container.expect("the file survives");
+        expect.holds(
+            found == "before the restart\n",
+            "what was written before the restart",
+            found,
+        )?;
+    }
+    Ok(())
+}
+
+/// Main writes; a reader on the node finds the file among the volumes of the kubelet. When the Pod is gone, it finds it nowhere.
+async fn shared_files_end_with_the_pod(pod: &ScenarioPod) -> Verdict {
+    let reader = pod.other("node-reader").main();
+    let name = format!("of-{}", pod.uid()?);
+    let find = ["find", "/var/lib/kubelet", "-xdev", "-name", &name];
+    pod.main()
+        .arrange(agent::append_text(format!("/var/log/app/{name}"), "from the Pod"))
+        .await?;
+    let there = reader.exec(&find).await?.stdout;
+    if there.is_empty() {
+        return Err(anyhow::anyhow!("the file is not found on the node while its Pod runs").into());
+    }
+    pod.deleted().await?;
+    let left = reader.exec(&find).await?.stdout;
+    reader.exec(&["rm", "-rf", "/var/lib/kubelet/sidecheck-twin"]).await?;
+    reader
+        .expect("nothing of the volume is left on the node")
+        .holds(left.is_empty(), "no such file", left)
+}
+
+/// The sidecar takes more memory than it may; it alone is killed, and the status says why.
+async fn oom_kill_stays_with_the_sidecar(pod: &ScenarioPod) -> Verdict {
+    let (main, shipper) = (pod.main(), pod.sidecar());
+    let before = shipper.run()?;
+    properties::restarts_alone(&shipper, &main, async || {
+        match shipper.ask(agent::eat(200 << 20)).await {
+            Ok(lives) => shipper
+                .expect("the kernel ends it")
+                .holds(false, "its end", lives.to_string()),
+            Err(silent) => Ok(shipper.run_ended(&before).await.map_err(|_| silent)?),
+        }
     })
-    .await
+    .await?;
+    properties::ended(&shipper, "it was OOM-killed", "OOMKilled", 137)
+}
+
+/// What main writes in its SIGTERM handler is in the shipper's log when the Pod is gone.
+async fn last_lines_survive_shutdown(pod: &ScenarioPod) -> Verdict {
+    pod.deleted().await?;
+    pod.sidecar().expect(EVERY_LINE).numbered_lines(5, "end").await
+}
+
+/// Both are told to end at once; a shipper that waits for main's last line has it when the Pod is gone.
+async fn a_classic_shipper_waits_for_the_last_line(pod: &ScenarioPod) -> Verdict {
+    pod.deleted().await?;
+    pod.sidecar().expect(EVERY_LINE).numbered_lines(5, "end").await
+}
+
+/// Main ignores SIGTERM and is killed when its time is over, as its last sign of life shows; the sidecar's handler finishes all the same.
+async fn grace_expiry_kills(pod: &ScenarioPod) -> Verdict {
+    let (main, shipper) = (pod.main(), pod.sidecar());
+    pod.deleted().await?;
+    let told = main.given().records("sigterm", |_| true).await?;
+    let last = main
+        .events()?
+        .into_iter()
+        .filter(|event| event.event == "wrote")
+        .next_back();
+    let last = last.map_or(0, |event: Event| event.t).saturating_sub(told.t);
+    properties::ended(&main, "main is killed", "Error", 137)?;
+    // Some milliseconds pass between the signal and the handler's record, and between the last line and the kill.
+    let seconds = last as f64 / 1e9;
+    let observed = format!("{seconds:.1} s from SIGTERM to its last sign of life");
+    main.expect("main has the whole grace period")
+        .holds(seconds > 7.0, "8 s", observed.clone())?;
+    main.expect("the grace period ends")
+        .holds(seconds < 60.0, "8 s", observed)?;
+    shipper
+        .expect("the sidecar finishes its handler")
+        .records("exit", |_| true)
+        .await?;
+    properties::ended(&shipper, "the sidecar ends by itself", "Completed", 0)
 }
 
 /// Each container's hook was answered before the container got SIGTERM.
-#[rstest]
-#[tokio::test]
-async fn prestop_runs_before_sigterm(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("logging/prestop-runs-before-sigterm", shape, async |pod| {
-        properties::deleted(pod).await?;
-        for container in [pod.main(), pod.sidecar()] {
-            properties::comes_before((&container, "request"), (&container, "sigterm"))?;
-        }
-        Ok(())
-    })
-    .await
+async fn prestop_runs_before_sigterm(pod: &ScenarioPod) -> Verdict {
+    pod.deleted().await?;
+    for container in [pod.main(), pod.sidecar()] {
+        let told = container.given().records("sigterm", |_| true).await?;
+        let hooks = container.events()?.into_iter().filter(|event| event.event == "request");
+        let ended: Vec<u64> = hooks.map(|event| event.t).collect();
+        let before = ended.len() == 1 && ended[0] < told.t;
+        let observed = format!("hooks that ended at {ended:?}, SIGTERM at {}", told.t);
+        container
+            .expect("the hook ends before SIGTERM")
+            .holds(before, "one hook, ended before SIGTERM", observed)?;
+    }
+    Ok(())
 }

@@ -1,108 +1,180 @@
-//! Properties that every scenario relies on, asserted on whatever Pod a check brings.
+//! Properties that hold in every area, and what several areas assert alike.
 
-use std::time::Duration;
-
+use sidecheck::agent;
+use sidecheck::pod::Line;
 use sidecheck::timeline::Event;
-use sidecheck::{Container, Finding, ScenarioPod, Verdict, eventually, expect, not_met, patience};
+use sidecheck::{Container, Finding, ScenarioPod, Verdict, patience};
 
-/// All containers of `pod` see one network namespace, one set of addresses with the Pod's IP in it and one host name; `other` differs.
-pub async fn share_one_ip(pod: &ScenarioPod, other: &ScenarioPod) -> Verdict {
-    let (main, sidecar) = (pod.main(), pod.sidecar());
-    // A program that leaves the Pod's network needs a moment for that.
-    has_begun(&sidecar).await?;
-    let (ours, theirs) = (main.identity().await?, sidecar.identity().await?);
-    let ip = pod.ip()?;
-    let expected = format!("host name {}, interfaces {:?}", ours.hostname, ours.interfaces);
-    let same = ours.interfaces == theirs.interfaces
-        && ours.hostname == theirs.hostname
-        && ours.namespaces.get("net") == theirs.namespaces.get("net");
-    let observed = format!("host name {}, interfaces {:?}", theirs.hostname, theirs.interfaces);
-    expect(
-        &sidecar,
-        same,
-        format!("what {} sees: {expected}", main.name()),
-        observed,
-    )?;
-    let has_ip = ours.addresses().contains(&ip.as_str());
-    expect(
-        &main,
-        has_ip,
-        format!("the Pod's IP {ip}"),
-        format!("addresses {:?}", ours.addresses()),
-    )?;
-    let strange = other.main().identity().await?;
+/// All containers see one network namespace, one set of addresses with the Pod's IPs in it and one host name; another Pod sees others.
+pub async fn containers_share_one_ip(pod: &ScenarioPod) -> Verdict {
+    let (main, sidecar, client) = (pod.main(), pod.sidecar(), pod.other("client").main());
+    let (ours, theirs, strange) = (
+        main.identity().await?,
+        sidecar.identity().await?,
+        client.identity().await?,
+    );
+    let network = |identity: &sidecheck::pod::Identity, container: &Container| {
+        let number = identity.namespaces.get("net").copied().flatten();
+        number.ok_or_else(|| anyhow::anyhow!("{} may not see the number of its network namespace", container.name()))
+    };
+    let (here, there) = (network(&ours, &main)?, network(&theirs, &sidecar)?);
+    let same = format!("what {} sees: {here}, {:?}", main.name(), ours.interfaces);
+    let seen = format!("{there}, {:?}", theirs.interfaces);
+    sidecar
+        .expect("one network")
+        .holds(here == there && ours.interfaces == theirs.interfaces, same, seen)?;
+    let named = theirs.hostname == ours.hostname;
+    sidecar
+        .expect("one host name")
+        .holds(named, &ours.hostname, &theirs.hostname)?;
+    let (ips, addresses) = (pod.ips()?, ours.addresses());
+    let all = !ips.is_empty() && ips.iter().all(|ip| addresses.contains(&ip.as_str()));
+    main.expect("the Pod's IPs")
+        .holds(all, format!("{ips:?}"), format!("{addresses:?}"))?;
     let apart =
-        strange.namespaces.get("net") != ours.namespaces.get("net") && !strange.addresses().contains(&ip.as_str());
-    expect(
-        &other.main(),
-        apart,
-        format!("an address other than {ip}"),
-        format!("{:?}", strange.addresses()),
-    )
+        network(&strange, &client)? != here && strange.addresses().iter().all(|address| !addresses.contains(address));
+    let seen = format!("{:?}", strange.addresses());
+    client
+        .expect("another Pod is apart")
+        .holds(apart, format!("none of {addresses:?}"), seen)
 }
 
-/// Waits until the program in `container` has printed something: a container runs before its program does.
-///
-/// What ends nginx does not count. One that looks for localhost while the kubelet writes the Pod's /etc/hosts for the next container, which
-/// it does in place, may find none; the next run of it does.
-pub async fn has_begun(container: &Container) -> Verdict {
-    container
-        .prints_line("a line that it has begun", |line| !line.contains("[emerg]"))
-        .await?;
+/// What listens in one container answers the other one at localhost, by every version of IP; another Pod gets there by the Pod's IP only.
+pub async fn localhost_works_both_ways(pod: &ScenarioPod) -> Verdict {
+    let (main, sidecar, client) = (pod.main(), pod.sidecar(), pod.other("client").main());
+    let hosts: &[&str] = if main.identity().await?.has_ipv6_loopback() {
+        &["localhost", "127.0.0.1", "[::1]"]
+    } else {
+        &["localhost", "127.0.0.1"]
+    };
+    let directions = [
+        (&main, &sidecar, 18080, "main answers at the sidecar's localhost"),
+        (&sidecar, &main, 18081, "the sidecar answers at main's localhost"),
+    ];
+    for (server, asker, port, label) in directions {
+        let address = if hosts.len() == 3 {
+            format!("[::]:{port}")
+        } else {
+            format!("0.0.0.0:{port}")
+        };
+        let _serving = server.serve(&address, server.name()).await?;
+        for host in hosts {
+            gets(asker, label, &format!("http://{host}:{port}/"), server.name()).await?;
+        }
+        for ip in pod.ips()? {
+            gets(
+                &client,
+                "another Pod gets there by the Pod's IP",
+                &at(&ip, port),
+                server.name(),
+            )
+            .await?;
+        }
+        for host in hosts {
+            is_refused(
+                &client,
+                "no other Pod's localhost leads there",
+                &format!("http://{host}:{port}/"),
+            )
+            .await?;
+        }
+    }
     Ok(())
 }
 
-/// `victim` ends and starts again, while `bystander` stays the container that it was: same id, start time and restart count.
-pub async fn restarts_alone<E: Into<Finding>>(
+/// What one container writes to the volume that both mount, the other one reads at once; both see the same bytes.
+pub async fn one_volume_is_seen_by_both(pod: &ScenarioPod) -> Verdict {
+    let (main, sidecar, file) = (pod.main(), pod.sidecar(), "/gate/of-both");
+    sees_at_once((&main, file), (&sidecar, file), "from main").await?;
+    sees_at_once((&sidecar, file), (&main, file), "from the sidecar").await?;
+    let (one, other) = (content(&main, file).await?, content(&sidecar, file).await?);
+    let same = one == other && one == "from main\nfrom the sidecar\n";
+    let expect = sidecar.expect("the same bytes under both paths");
+    expect.holds(same, format!("{one:?}"), format!("{other:?}"))
+}
+
+/// Both containers have recorded their stop signal by the time the Pod is gone.
+pub async fn stop_signals_reach_every_container(pod: &ScenarioPod) -> Verdict {
+    pod.deleted().await?;
+    for (container, label) in [
+        (pod.main(), "main gets its stop signal"),
+        (pod.sidecar(), "the sidecar gets its stop signal"),
+    ] {
+        container
+            .expect(label)
+            .prints("its stop signal", |line| is_stop_signal(line).then_some(()))
+            .await?;
+    }
+    Ok(())
+}
+
+/// The sidecar is told to end when main's last process has gone: the lock that main holds for as long as it lives is free by then.
+pub async fn sidecar_ends_after_main(pod: &ScenarioPod) -> Verdict {
+    pod.deleted().await?;
+    let sidecar = pod.sidecar();
+    let told = sidecar.given().records("stop-signal", |_| true).await?;
+    let gone = told.text("text").ends_with("peer=gone");
+    let expect = sidecar.expect("main has ended before the sidecar's stop signal");
+    expect.holds(gone, "a stop signal after main's end: peer=gone", told.to_string())
+}
+
+/// Whether a line tells of the signal that asks a container to end: recorded, or nginx's own word of the signal that its image declares.
+fn is_stop_signal(line: &Line) -> bool {
+    let recorded = |event: &Event| matches!(event.event.as_str(), "stop-signal" | "sigterm");
+    line.event.as_deref().is_some_and(recorded) || line.text.contains(NGINX_STOPS)
+}
+
+/// What nginx logs of the stop signal that its image declares.
+pub const NGINX_STOPS: &str = "signal 3 (SIGQUIT) received";
+
+/// `victim` ends and starts again, while `bystander` stays the container that it was: same id, same start, same first process.
+pub async fn restarts_alone(
     victim: &Container,
     bystander: &Container,
-    cause: impl AsyncFnOnce() -> Result<(), E>,
+    cause: impl AsyncFnOnce() -> Verdict,
 ) -> Verdict {
     let (before, untouched) = (victim.run()?, bystander.run()?);
-    let inside = bystander.identity().await?;
-    cause().await.map_err(Into::into)?;
-    victim.restarted_since(&before).await?;
-    // The status lags behind the container; its mount namespace does not, and a container that started anew has another one.
-    let now = bystander.identity().await;
-    let expected = format!("{} to go on as it was: {untouched:?}", bystander.name());
-    match bystander.run() {
-        Ok(after) => {
-            expect(
-                bystander,
-                after == untouched,
-                &expected,
-                format!("it was restarted: {after:?}"),
-            )?;
-            let now = now?;
-            expect(
-                bystander,
-                now.namespaces.get("mnt") == inside.namespaces.get("mnt"),
-                expected,
-                format!(
-                    "it was restarted: its mount namespace is another one: {:?}",
-                    now.namespaces
-                ),
-            )
+    let inside = bystander.identity().await?.first_process;
+    victim.will_end();
+    cause().await?;
+    victim.expect("it is restarted").restarts(&before).await?;
+    stays(bystander, &untouched, &inside).await
+}
+
+/// `container` is still the run that it was.
+async fn stays(container: &Container, run: &sidecheck::pod::Run, first: &sidecheck::pod::FirstProcess) -> Verdict {
+    let expect = container.expect("the other container runs on");
+    let expected = format!("{} to go on as it was: {run:?}", container.name());
+    // The status lags behind the container; what the container itself shows does not.
+    let now = match container.identity().await {
+        Ok(identity) => identity.first_process,
+        Err(error) => {
+            return match container.run() {
+                Ok(_) => Err(error.into()),
+                Err(down) => expect.holds(false, expected, format!("it was restarted: {down}")),
+            };
         }
-        Err(down) => Err(not_met(bystander, expected, format!("it was restarted: {down}"))),
+    };
+    if now != *first {
+        return expect.holds(
+            false,
+            expected,
+            format!("it was restarted: {now:?} instead of {first:?}"),
+        );
+    }
+    match container.run() {
+        Ok(after) => expect.holds(after == *run, expected, format!("it was restarted: {after:?}")),
+        Err(down) => expect.holds(false, expected, format!("it was restarted: {down}")),
     }
 }
 
-/// What `container` finds in the file `path`; why it finds nothing where it cannot read it.
+/// What `container` finds in the file `path`; why it finds nothing if it cannot read it.
 pub async fn content(container: &Container, path: &str) -> anyhow::Result<String> {
-    let read = container.ask(&format!("read {path}")).await?;
+    let read = container.ask(agent::read(path)).await?;
     Ok(match read.event.as_str() {
         "read" => read.text("content").to_owned(),
         _ => format!("{}: {}", read.text("error"), read.text("message")),
     })
-}
-
-/// Two containers find the same bytes, and at least one, each under its own path.
-pub async fn same_bytes((one, here): (&Container, &str), (other, there): (&Container, &str)) -> Verdict {
-    let (ours, theirs) = (content(one, here).await?, content(other, there).await?);
-    let same = ours == theirs && !ours.is_empty();
-    let expected = format!("in {there} what {} finds in {here}: {ours:?}", one.name());
-    expect(other, same, expected, format!("{theirs:?}"))
 }
 
 /// The line that `writer` adds to its file is the last one that `reader` finds in its own as soon as it was written.
@@ -111,198 +183,104 @@ pub async fn sees_at_once(
     (reader, there): (&Container, &str),
     line: &str,
 ) -> Verdict {
-    let written = writer.ask(&format!("append-text {here} {line}")).await?;
-    let expected = format!("“{line}” to be written to {here}");
-    expect(writer, written.event == "wrote-text", expected, written.to_string())?;
+    let written = writer.ask(agent::append_text(here, line)).await?;
+    let expect = writer.expect("the volume can be written");
+    expect.holds(
+        !written.failed(),
+        format!("“{line}” to be written to {here}"),
+        written.to_string(),
+    )?;
     let found = content(reader, there).await?;
     let last = found.lines().last().unwrap_or_default();
-    let expected = format!("“{line}” at the end of {there}");
-    expect(reader, last == line, expected, format!("“{last}”"))
+    let expect = reader.expect("the other container sees it at once");
+    expect.holds(
+        last == line,
+        format!("“{line}” at the end of {there}"),
+        format!("“{last}”"),
+    )
 }
 
-/// The agent in `container` cannot carry out a statement that changes a file, because the file system is read-only.
-pub async fn is_read_only(container: &Container, change: &str) -> Verdict {
-    let event = container.ask(change).await?;
-    let refused = event.text("error") == "EROFS";
-    expect(container, refused, format!("EROFS for “{change}”"), event.to_string())
-}
-
-/// By the time `shipper` has printed a line with `marker`, it has printed COUNT lines with `start` and a number, from 1 on and in order.
-pub async fn ships_in_order(shipper: &Container, start: &str, count: usize, marker: &str) -> Verdict {
-    let numbers = shipper
-        .prints(&format!("a line with “{marker}”"), |printed| {
-            printed.texts().any(|line| line.contains(marker)).then(|| {
-                let rests = printed.texts().filter_map(|line| line.split_once(start));
-                rests.map(|(_, rest)| leading_number(rest)).collect::<Vec<_>>()
-            })
-        })
-        .await?;
-    let expected: Vec<_> = (1..=count).collect();
-    let what = format!("lines with “{start}” and the numbers {expected:?} before “{marker}”");
-    expect(shipper, numbers == expected, what, format!("{numbers:?}"))
-}
-
-fn leading_number(text: &str) -> usize {
-    let end = text.find(|letter: char| !letter.is_ascii_digit());
-    text[..end.unwrap_or(text.len())].parse().unwrap_or_default()
-}
-
-/// The URLs of `port` on localhost as `container` has it: by name, by IPv4, and by IPv6 where the Pod has that.
-async fn loopback_urls(container: &Container, port: u16) -> anyhow::Result<Vec<String>> {
-    let mut hosts = vec!["localhost", "127.0.0.1"];
-    if container.identity().await?.has_ipv6_loopback() {
-        hosts.push("[::1]");
+/// A statement of the agent in `container` that changes something below a read-only mount fails, and says why.
+pub async fn is_read_only(container: &Container, label: &'static str, changes: &[agent::Statement]) -> Verdict {
+    for change in changes {
+        let event = container.ask(change.clone()).await?;
+        let refused = event.failed() && matches!(event.text("error"), "EROFS" | "EACCES" | "EPERM");
+        container
+            .expect(label)
+            .holds(refused, format!("“{change}” to be refused"), event.to_string())?;
     }
-    Ok(hosts.iter().map(|host| format!("http://{host}:{port}/")).collect())
-}
-
-/// Like [`loopback_urls`], of an agent that listens on 127.0.0.1 already; on IPv6 it is told to.
-pub async fn loopback_addresses(server: &Container, port: u16, body: &str) -> anyhow::Result<Vec<String>> {
-    let urls = loopback_urls(server, port).await?;
-    if urls.iter().any(|url| url.contains("[::1]")) {
-        server.tell(&format!("serve [::1]:{port} body {body}")).await?;
-    }
-    Ok(urls)
+    Ok(())
 }
 
 /// A GET of `url` by the agent in `from` is answered with 200 and nothing but `page`.
-pub async fn gets(from: &Container, url: &str, page: &str) -> Verdict {
-    answers(from, url, page, |body| body.trim_end() == page).await
+pub async fn gets(from: &Container, label: &'static str, url: &str, page: &str) -> Verdict {
+    let answer = from.ask(agent::call(url).within(patience::CALL)).await?;
+    let good = answer.number("status") == Some(200) && answer.text("body").trim_end() == page;
+    from.expect(label)
+        .holds(good, format!("“{page}” from {url}"), answer.to_string())
 }
 
-/// A GET of `url` by the agent in `from` is answered with 200 and a page that has this line.
-pub async fn gets_line(from: &Container, url: &str, line: &str) -> Verdict {
-    answers(from, url, line, |body| has_line(body, line)).await
-}
-
-/// The agent's statement for one GET request.
-pub fn call(url: &str, within: Duration) -> String {
-    format!("call {url} within {}s", within.as_secs())
-}
-
-async fn answers(from: &Container, url: &str, text: &str, right: impl Fn(&str) -> bool) -> Verdict {
-    let answer = from.ask(&call(url, patience::CALL)).await?;
-    let good = is_ok(&answer) && right(answer.text("body"));
-    expect(from, good, format!("“{text}” from {url}"), answer.to_string())
-}
-
-fn is_ok(answer: &Event) -> bool {
-    answer.number("status") == Some(200)
-}
-
-fn has_line(body: &str, line: &str) -> bool {
-    body.lines().any(|candidate| candidate == line)
+/// Nobody listens where the agent in `from` sends a GET request.
+pub async fn is_refused(from: &Container, label: &'static str, url: &str) -> Verdict {
+    let answer = from.ask(agent::call(url).within(patience::CALL)).await?;
+    let refused = answer.text("error") == "ECONNREFUSED";
+    from.expect(label)
+        .holds(refused, format!("ECONNREFUSED from {url}"), answer.to_string())
 }
 
 /// The agent in `from` gets a page with this line through the Service of that name, and then at each of three further requests.
 ///
 /// The Service's rules reach the node a moment after its Pod is ready. Until then its IP refuses connections, or they
 /// leave the cluster by the node's default route, where anybody may answer (seen with kube-proxy's iptables rules).
-pub async fn service_leads_to(from: &Container, service: &str, line: &str) -> Verdict {
+pub async fn service_leads_to(from: &Container, label: &'static str, service: &str, line: &str) -> Verdict {
     let url = format!("http://{service}/");
-    let call = call(&url, patience::ATTEMPT);
-    eventually(
-        from,
-        &format!("“{line}” from {url}"),
-        patience::REACTION,
-        async || {
-            let answer = from.ask(&call).await?;
-            let found = is_ok(&answer) && has_line(answer.text("body"), line);
-            Ok(found.then_some(()).ok_or(answer.to_string()))
-        },
-    )
-    .await?;
+    let call = agent::call(&url).within(patience::ATTEMPT);
+    let has_line = |answer: &Event| {
+        answer.number("status") == Some(200) && answer.text("body").lines().any(|candidate| candidate == line)
+    };
+    let what = format!("“{line}” from {url}");
+    from.expect(label)
+        .within(patience::RESTART)
+        .eventually(&what, async || {
+            let answer = from.ask(call.clone()).await?;
+            Ok(if has_line(&answer) {
+                Ok(())
+            } else {
+                Err(answer.to_string())
+            })
+        })
+        .await?;
     for _ in 0..3 {
-        gets_line(from, &url, line).await?;
+        let answer = from.ask(call.clone()).await?;
+        from.expect(label).holds(has_line(&answer), &what, answer.to_string())?;
     }
     Ok(())
 }
 
-/// `from` gets `page` at `port` of localhost, by name and by every version of IP that the loopback interface has.
-pub async fn gets_on_localhost(from: &Container, port: u16, page: &str) -> Verdict {
-    for url in loopback_urls(from, port).await? {
-        gets(from, &url, page).await?;
-    }
-    Ok(())
-}
-
-/// Nobody listens where the agent in `from` sends a GET request.
-pub async fn is_refused(from: &Container, url: &str) -> Verdict {
-    let answer = from.ask(&call(url, patience::CALL)).await?;
-    let refused = answer.text("error") == "ECONNREFUSED";
-    expect(from, refused, format!("ECONNREFUSED from {url}"), answer.to_string())
-}
-
-/// The agent in `container` takes so much memory that it does not live to tell.
-pub async fn eats(container: &Container, bytes: &str) -> Verdict {
-    let before = container.run()?;
-    match container.tell(&format!("eat {bytes}")).await {
-        Ok(_) => Err(not_met(
-            container,
-            "the kernel to end it",
-            format!("it ate {bytes} and lived"),
-        )),
-        Err(silent) => Ok(container.run_ended(&before).await.map_err(|_| silent)?),
+/// The URL of a port at an IP address of either version.
+pub fn at(ip: &str, port: u16) -> String {
+    if ip.contains(':') {
+        format!("http://[{ip}]:{port}/")
+    } else {
+        format!("http://{ip}:{port}/")
     }
 }
 
 /// The last run of `container` ended for this reason and with this exit code.
-pub fn ended(container: &Container, reason: &str, code: i32) -> Verdict {
+pub fn ended(container: &Container, label: &'static str, reason: &str, code: i32) -> Verdict {
     let status = container.status().unwrap_or_default();
-    let ended = [status.state, status.last_state]
-        .into_iter()
-        .flatten()
-        .find_map(|state| state.terminated);
+    let states = [status.state, status.last_state].into_iter().flatten();
+    let ended = states.into_iter().find_map(|state| state.terminated);
     let observed = ended.map_or("no end".to_owned(), |ended| {
         format!("{} with code {}", ended.reason.unwrap_or_default(), ended.exit_code)
     });
     let expected = format!("{reason} with code {code}");
-    expect(container, observed == expected, expected, observed)
+    container
+        .expect(label)
+        .holds(observed == expected, expected.clone(), observed)
 }
 
-/// The first event of that name at one container came before the first event of that name at the other.
-pub fn comes_before((one, first): (&Container, &str), (other, second): (&Container, &str)) -> Verdict {
-    let (earlier, later) = (recorded(one, first)?.t, recorded(other, second)?.t);
-    let expected = format!("{first} of {} before {second} of {}", one.name(), other.name());
-    let observed = format!("{second} of {} came before {first} of {}", other.name(), one.name());
-    expect(other, earlier < later, expected, observed)
-}
-
-/// What `container` recorded under this name, to be asked when its log is complete.
-pub fn recorded(container: &Container, name: &str) -> Result<Event, Finding> {
-    let events = container.events();
-    events.iter().find(|event| event.event == name).cloned().ok_or_else(|| {
-        let names: Vec<_> = events.iter().map(|event| event.event.as_str()).collect();
-        let observed = format!("no event “{name}” among {names:?}");
-        not_met(container, format!("the event “{name}” by the end of the Pod"), observed)
-    })
-}
-
-/// Deletes the Pod and waits until it is gone, once main and sidecar have told that they have begun: a container without a probe is
-/// ready before its program knows what to do on a signal.
-pub async fn deleted(pod: &ScenarioPod) -> Verdict {
-    for container in [pod.main(), pod.sidecar()] {
-        let begun = |line: &str| {
-            let event = Event::parse(container.name(), line).map(|event| event.event);
-            line.contains("start worker process ") || matches!(event.as_deref(), Some("started" | "begun" | "watching"))
-        };
-        container.prints_line("a line that it has begun", begun).await?;
-    }
-    pod.deleted().await?;
-    Ok(())
-}
-
-/// What nginx logs of the stop signal that its image declares.
-pub const SIGQUIT: &str = "signal 3 (SIGQUIT) received";
-
-/// nginx in `container` has logged its stop signal.
-pub fn nginx_was_told(container: &Container) -> Verdict {
-    let told = container.printed().texts().any(|line| line.contains(SIGQUIT));
-    expect(container, told, format!("nginx's line “{SIGQUIT}”"), "no such line")
-}
-
-/// When the Pod is deleted, the sidecar records its `sigterm` after main has recorded that it `ended`.
-pub async fn sidecar_is_ended_last(pod: &ScenarioPod) -> Verdict {
-    deleted(pod).await?;
-    comes_before((&pod.main(), "ended"), (&pod.sidecar(), "sigterm"))
+/// What `container` has recorded under this name, when its log is complete.
+pub async fn recorded(container: &Container, label: &'static str, name: &str) -> Result<Event, Finding> {
+    container.expect(label).records(name, |_| true).await
 }

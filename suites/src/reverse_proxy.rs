@@ -1,226 +1,170 @@
 //! nginx stands before Python's HTTP server.
 
-use rstest::rstest;
-use sidecheck::Shape::{self, Classic, Native};
+use sidecheck::agent;
 use sidecheck::pod::Answer;
-use sidecheck::{Container, Finding, Outcome, Verdict, check, eventually, expect, patience};
+use sidecheck::{ScenarioPod, Verdict, patience};
 
-use crate::properties;
+use crate::properties::{
+    NGINX_STOPS, at, gets, is_read_only, is_refused, restarts_alone, sees_at_once, service_leads_to,
+};
 
-/// What main serves in the fixtures.
+crate::checks! {
+    "reverse-proxy"
+    shared { config_volume_is_read_only, proxy_and_main_share_files }
+    own {
+        page_is_served_through_the_proxy [Classic, Native],
+        main_down_means_502_and_recovery [Classic, Native],
+        loopback_bound_main_is_reached_through_the_proxy_only [Classic, Native],
+        liveness_failure_restarts_the_proxy_alone [Classic, Native],
+        prestop_runs_before_sigterm [Classic, Native],
+        zero_loss_drain [Classic, Native],
+    }
+}
+
+/// What main serves.
 const PAGE: &str = "The page of the app";
 
-/// The answer that came from `container` has this status and this text in its body.
-fn shows(container: &Container, answer: &Answer, status: u16, text: &str) -> Verdict {
-    let same = answer.status == status && answer.body.contains(text);
-    let observed = format!("{} {}", answer.status, answer.body.trim_end());
-    expect(container, same, format!("{status} {text}"), observed)
+fn is_page(answer: &Answer) -> bool {
+    answer.status == 200 && answer.body.trim_end() == PAGE
+}
+
+/// The page comes through the proxy.
+async fn works(pod: &ScenarioPod) -> Verdict {
+    let proxy = pod.sidecar();
+    let expect = proxy.expect("the page comes through the proxy");
+    expect
+        .answers(&pod.http(80)?, "/", &format!("“{PAGE}”"), is_page)
+        .await?;
+    Ok(())
+}
+
+async fn end_main(pod: &ScenarioPod) -> anyhow::Result<()> {
+    pod.main()
+        .given()
+        .answers(&pod.http(8080)?, "/", "that main serves", is_page)
+        .await?;
+    pod.main().end_program("python3", "KILL").await
+}
+
+async fn end_sidecar(pod: &ScenarioPod) -> anyhow::Result<()> {
+    pod.sidecar().end_program("nginx", "KILL").await
 }
 
 /// The page comes through the proxy by every way into the Pod; at main's port main itself answers.
-#[rstest]
-#[tokio::test]
-async fn page_is_served_through_the_proxy(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("reverse-proxy/page-is-served-through-the-proxy", shape, async |pod| {
-        let (main, proxy, client) = (pod.main(), pod.sidecar(), pod.other("client").main());
-        let (through, direct) = (pod.http(80).await?, pod.http(8080).await?);
-        shows(&proxy, &through.get("/").await?, 200, PAGE)?;
-        properties::gets(&client, &format!("http://{}/", pod.ip()?), PAGE).await?;
-        properties::service_leads_to(&client, "app", PAGE).await?;
-        properties::gets(&client, "http://app/", PAGE).await?;
-        shows(&main, &direct.get("/").await?, 200, PAGE)?;
-        shows(&proxy, &through.get("/proxy").await?, 200, "nginx")?;
-        shows(&main, &direct.get("/proxy").await?, 404, "File not found")
+async fn page_is_served_through_the_proxy(pod: &ScenarioPod) -> Verdict {
+    let (main, proxy, client) = (pod.main(), pod.sidecar(), pod.other("client").main());
+    let (through, direct) = (pod.http(80)?, pod.http(8080)?);
+    main.given()
+        .answers(&direct, "/index.html", "that somebody serves main's port", |_| true)
+        .await?;
+    let page = format!("“{PAGE}”");
+    proxy
+        .expect("the page by port-forward")
+        .answers_at_once(&through, "/", &page, is_page)
+        .await?;
+    gets(&client, "the page by Pod IP", &at(&pod.ip()?, 80), PAGE).await?;
+    service_leads_to(&client, "the page by Service", "app", PAGE).await?;
+    let own = proxy.expect("the proxy's own page");
+    own.answers_at_once(&through, "/proxy", "“nginx”", |answer| {
+        answer.status == 200 && answer.body == "nginx"
     })
-    .await
+    .await?;
+    let own = main.expect("main's own port is main's");
+    own.answers_at_once(&direct, "/proxy", "404", |answer| answer.status == 404)
+        .await?;
+    Ok(())
 }
 
 /// Main is ended and kept from serving for a while; the proxy says so, stays, and finds main again.
-#[rstest]
-#[tokio::test]
-async fn main_down_means_502_and_recovery(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("reverse-proxy/main-down-means-502-and-recovery", shape, async |pod| {
-        let (main, proxy) = (pod.main(), pod.sidecar());
-        let untouched = proxy.run()?;
-        main.tell("write /gate/closed yes").await?;
-        properties::restarts_alone(&main, &proxy, async || main.terminate().await).await?;
-        let http = pod.http(80).await?;
-        shows(&proxy, &http.get("/").await?, 502, "Bad Gateway")?;
-        main.tell("remove /gate/closed").await?;
-        eventually(&proxy, "the page of main", patience::REACTION, async || {
-            let answer = http.get("/").await?;
-            Ok((answer.status == 200).then_some(()).ok_or(answer.body))
-        })
+async fn main_down_means_502_and_recovery(pod: &ScenarioPod) -> Verdict {
+    let (main, proxy, http) = (pod.main(), pod.sidecar(), pod.http(80)?);
+    main.given()
+        .answers(&http, "/", "the page of main at first", is_page)
         .await?;
-        let now = proxy.run()?;
-        expect(&proxy, now == untouched, format!("{untouched:?}"), format!("{now:?}"))
-    })
-    .await
+    main.arrange(agent::write("/gate/closed", "yes")).await?;
+    restarts_alone(&main, &proxy, async || Ok(main.end_program("python3", "KILL").await?)).await?;
+    let down = proxy.expect("502 while main is down");
+    down.answers_at_once(&http, "/", "502 Bad Gateway", |answer| answer.status == 502)
+        .await?;
+    main.arrange(agent::remove("/gate/closed")).await?;
+    proxy
+        .expect("the page of main comes back")
+        .answers(&http, "/", &format!("“{PAGE}”"), is_page)
+        .await?;
+    Ok(())
 }
 
 /// Another Pod is refused at main's port and gets main's page at the proxy's.
-#[rstest]
-#[tokio::test]
-async fn loopback_bound_main_is_reached_through_the_proxy_only(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    let id = "reverse-proxy/loopback-bound-main-is-reached-through-the-proxy-only";
-    check(id, shape, async |pod| {
-        let client = pod.other("client").main();
-        properties::is_refused(&client, &format!("http://{}:8080/", pod.ip()?)).await?;
-        properties::gets(&client, &format!("http://{}/", pod.ip()?), PAGE).await
-    })
-    .await
-}
-
-/// One network for main and proxy, another one for the next Pod.
-#[rstest]
-#[tokio::test]
-async fn containers_share_one_ip(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("reverse-proxy/containers-share-one-ip", shape, async |pod| {
-        properties::share_one_ip(pod, &pod.other("other")).await
-    })
-    .await
-}
-
-/// The proxy gets main's page at localhost, main the same through the proxy, and another Pod nothing at all.
-#[rstest]
-#[tokio::test]
-async fn localhost_works_both_ways(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("reverse-proxy/localhost-works-both-ways", shape, async |pod| {
-        properties::gets_on_localhost(&pod.sidecar(), 8080, PAGE).await?;
-        properties::gets_on_localhost(&pod.main(), 80, PAGE).await?;
-        properties::is_refused(&pod.other("client").main(), "http://localhost:80/").await
-    })
-    .await
+async fn loopback_bound_main_is_reached_through_the_proxy_only(pod: &ScenarioPod) -> Verdict {
+    let (client, ip) = (pod.other("client").main(), pod.ip()?);
+    is_refused(&client, "main's port is refused at the Pod's IP", &at(&ip, 8080)).await?;
+    gets(&client, "the proxy reaches main", &at(&ip, 80), PAGE).await
 }
 
 /// The proxy can neither change its configuration nor add to it nor take from it.
-#[rstest]
-#[tokio::test]
-async fn config_volume_is_read_only(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("reverse-proxy/config-volume-is-read-only", shape, async |pod| {
-        let proxy = pod.sidecar();
-        properties::has_begun(&proxy).await?;
-        for change in [
-            "write {}/new.conf #",
-            "write {}/default.conf #",
-            "remove {}/default.conf",
-        ] {
-            let change = change.replace("{}", "/etc/nginx/conf.d");
-            properties::is_read_only(&proxy, &change).await?;
-        }
-        Ok(())
-    })
-    .await
+async fn config_volume_is_read_only(pod: &ScenarioPod) -> Verdict {
+    let changes = [
+        agent::write("/etc/nginx/conf.d/new.conf", "#"),
+        agent::write("/etc/nginx/conf.d/default.conf", "#"),
+        agent::remove("/etc/nginx/conf.d/default.conf"),
+    ];
+    is_read_only(&pod.sidecar(), "the configuration cannot be changed", &changes).await
 }
 
-/// nginx serves a file that main has just written, and main one that stands beside nginx's.
-#[rstest]
-#[tokio::test]
-async fn one_volume_is_seen_by_both(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("reverse-proxy/one-volume-is-seen-by-both", shape, async |pod| {
-        let (main, proxy) = (pod.main(), pod.sidecar());
-        let (through, direct) = (pod.http(80).await?, pod.http(8080).await?);
-        main.tell("write /srv/of-main.txt by main").await?;
-        shows(&proxy, &through.get("/static/of-main.txt").await?, 200, "by main")?;
-        proxy
-            .tell("write /usr/share/nginx/html/static/of-proxy.txt by the proxy")
-            .await?;
-        shows(&main, &direct.get("/of-proxy.txt").await?, 200, "by the proxy")
-    })
-    .await
+/// nginx serves a file that main has just written, and main finds one that the proxy has.
+async fn proxy_and_main_share_files(pod: &ScenarioPod) -> Verdict {
+    let (main, proxy) = (pod.main(), pod.sidecar());
+    main.arrange(agent::write("/files/of-main.txt", "by main")).await?;
+    let expect = proxy.expect("the proxy serves main's file");
+    let right = |answer: &Answer| answer.status == 200 && answer.body == "by main\n";
+    expect
+        .answers_at_once(&pod.http(80)?, "/static/of-main.txt", "“by main”", right)
+        .await?;
+    let there = "/usr/share/nginx/html/static/of-proxy.txt";
+    sees_at_once((&proxy, there), (&main, "/files/of-proxy.txt"), "by the proxy").await
 }
 
-/// The proxy is restarted by its liveness probe; main goes on undisturbed and is served again.
-#[rstest]
-#[tokio::test]
-async fn proxy_restarts_alone(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("reverse-proxy/proxy-restarts-alone", shape, async |pod| {
-        let (main, proxy) = (pod.main(), pod.sidecar());
-        let sicken = async || proxy.tell_to_end("write /run/sick yes").await;
-        properties::restarts_alone(&proxy, &main, sicken).await?;
-        shows(&proxy, &pod.http(80).await?.get("/").await?, 200, PAGE)
-    })
-    .await
+/// The proxy is restarted by its liveness probe; main runs on undisturbed and is served again.
+async fn liveness_failure_restarts_the_proxy_alone(pod: &ScenarioPod) -> Verdict {
+    let (main, proxy) = (pod.main(), pod.sidecar());
+    let sicken = agent::write("/run/sick", "yes");
+    restarts_alone(&proxy, &main, async || Ok(proxy.end_by(sicken).await?)).await?;
+    works(pod).await
 }
 
-/// Main crashes; the proxy goes on undisturbed and serves the next main.
-#[rstest]
-#[tokio::test]
-async fn main_restarts_alone(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("reverse-proxy/main-restarts-alone", shape, async |pod| {
-        let (main, proxy) = (pod.main(), pod.sidecar());
-        let crash = async || main.signal_program("python3", "KILL").await;
-        properties::restarts_alone(&main, &proxy, crash).await?;
-        shows(&proxy, &pod.http(80).await?.get("/").await?, 200, PAGE)
-    })
-    .await
+/// In the proxy's log, the hook's last words stand before nginx's word of its stop signal.
+async fn prestop_runs_before_sigterm(pod: &ScenarioPod) -> Verdict {
+    const HOOK: &str = "the hook has ended";
+    pod.deleted().await?;
+    let lines = pod.sidecar().lines()?;
+    let order = lines
+        .iter()
+        .map(|line| &*line.text)
+        .filter(|line| *line == HOOK || line.contains(NGINX_STOPS));
+    let order: Vec<_> = order.collect();
+    let right = matches!(order[..], [HOOK, told] if told != HOOK);
+    let expect = pod.sidecar();
+    let expect = expect.expect("the hook ends before the stop signal");
+    expect.holds(right, format!("“{HOOK}”, then “{NGINX_STOPS}”"), order.join(" ⏎ "))
 }
 
-/// Requests that main has accepted and not yet answered when the Pod is deleted.
-#[rstest]
-#[tokio::test]
-async fn zero_loss_drain(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("reverse-proxy/zero-loss-drain", shape, async |pod| {
-        // The client's agent carries out six statements at once.
-        const REQUESTS: usize = 4;
-        let call = properties::call(&format!("http://{}/", pod.ip()?), patience::CALL);
-        let (main, client) = (pod.main(), pod.other("client").main());
-        let end = async {
-            main.records_times("accepted", REQUESTS).await?;
-            Ok(pod.deleted().await?)
-        };
-        let (answers, ended): (_, Result<_, Finding>) = tokio::join!(client.ask_at_once(REQUESTS, &call), end);
-        ended?;
-        for answer in answers? {
-            let answered = answer.number("status") == Some(200) && answer.text("body") == "the answer";
-            expect(&client, answered, "200 for every accepted request", answer.to_string())?;
-        }
-        Ok(())
-    })
-    .await
-}
-
-/// Main tells of its SIGTERM; nginx, whose image asks for SIGQUIT, tells of that.
-#[rstest]
-#[tokio::test]
-async fn sigterm_reaches_every_container(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("reverse-proxy/sigterm-reaches-every-container", shape, async |pod| {
-        properties::deleted(pod).await?;
-        properties::recorded(&pod.main(), "sigterm")?;
-        properties::nginx_was_told(&pod.sidecar())
-    })
-    .await
-}
-
-/// In the proxy's log, the hook's last words stand before nginx's stop signal.
-#[rstest]
-#[tokio::test]
-async fn prestop_runs_before_sigterm(#[values(Classic, Native)] shape: Shape) -> Outcome {
-    check("reverse-proxy/prestop-runs-before-sigterm", shape, async |pod| {
-        const HOOK: &str = "the hook has ended";
-        properties::deleted(pod).await?;
-        let printed = pod.sidecar().printed();
-        let order = printed
-            .texts()
-            .filter(|line| *line == HOOK || line.contains(properties::SIGQUIT));
-        let order: Vec<_> = order.collect();
-        let right = matches!(order[..], [HOOK, _]);
-        expect(
-            &pod.sidecar(),
-            right,
-            format!("“{HOOK}”, then “{}”", properties::SIGQUIT),
-            order.join(" ⏎ "),
-        )
-    })
-    .await
-}
-
-/// Main takes its time to end; the proxy is not told to end before that.
-#[rstest]
-#[tokio::test]
-async fn proxy_ends_after_main(#[values(Native)] shape: Shape) -> Outcome {
-    check("reverse-proxy/proxy-ends-after-main", shape, async |pod| {
-        properties::sidecar_is_ended_last(pod).await
-    })
-    .await
+/// Requests that main has accepted and not yet answered when the Pod is deleted: each of them is answered.
+async fn zero_loss_drain(pod: &ScenarioPod) -> Verdict {
+    // An agent carries out statements at once, each in a thread of its own.
+    const REQUESTS: usize = 4;
+    let call = agent::call(at(&pod.ip()?, 80)).within(patience::CALL);
+    let (main, client) = (pod.main(), pod.other("client").main());
+    let end = async {
+        main.given().records_times("accepted", REQUESTS).await?;
+        pod.deleted().await
+    };
+    let (answers, ended) = tokio::join!(client.ask_at_once(REQUESTS, call), end);
+    ended?;
+    for answer in answers? {
+        let answered = answer.number("status") == Some(200) && answer.text("body") == "the answer";
+        client
+            .expect("every accepted request is answered")
+            .holds(answered, "200", answer.to_string())?;
+    }
+    Ok(())
 }
