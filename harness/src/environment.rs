@@ -1,4 +1,4 @@
-//! What the environment says: where the project, its cache and its results are, and how a run is meant.
+//! What the environment says: where the project, its cache and its results are, and what a run is to do.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -23,7 +23,7 @@ pub const KEEP: &str = "SIDECHECK_KEEP";
 /// What stands before the fixtures' image names on a cluster elsewhere.
 pub const IMAGE_PREFIX: &str = "SIDECHECK_IMAGE_PREFIX";
 
-/// An archive of the fixtures' images, made by `sidecheck images archive`, where they cannot be built.
+/// An archive of the fixtures' images, made by `sidecheck images archive`, for machines that cannot build them.
 pub const IMAGES: &str = "SIDECHECK_IMAGES";
 
 /// The Kubernetes version of the harness's own cluster if none is named.
@@ -69,15 +69,15 @@ pub fn relative(path: &Path) -> String {
     path.strip_prefix(results()).unwrap_or(path).display().to_string()
 }
 
-/// The id of this run: given by `sidecheck run`, else the beginning of nextest's, else made of the process' number.
+/// The id of this run: given by `sidecheck run`, else the beginning of nextest's, else made of the process number.
 ///
 /// # Errors
-/// The given one is no id; see [`checked_run`].
+/// The given id is not valid; see [`checked_run`].
 pub fn run_id() -> anyhow::Result<String> {
     if let Some(given) = value(RUN) {
         return checked_run(&given);
     }
-    // A UUID: its first eight digits are as good as all.
+    // A UUID: its first eight digits are enough.
     let nextest = value("NEXTEST_RUN_ID").map(|id| id.chars().take(8).collect::<String>());
     nextest.map_or_else(|| Ok(format!("process-{}", std::process::id())), |id| checked_run(&id))
 }

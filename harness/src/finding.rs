@@ -28,6 +28,7 @@ pub struct Mismatch {
     container: Option<String>,
     expected: String,
     observed: String,
+    about_restarts: bool,
 }
 
 impl Mismatch {
@@ -43,7 +44,18 @@ impl Mismatch {
             container: container.map(str::to_owned),
             expected: expected.into(),
             observed: observed.into(),
+            about_restarts: false,
         }
+    }
+
+    /// Says that the assertion is about a restart of its container, which is no trouble then but the finding.
+    pub(crate) fn about_restarts(self, about_restarts: bool) -> Self {
+        Self { about_restarts, ..self }
+    }
+
+    /// Whether the assertion is about a restart of its container.
+    pub(crate) fn is_about_restarts(&self) -> bool {
+        self.about_restarts
     }
 
     /// The assertion, as the body names it.

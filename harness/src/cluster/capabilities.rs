@@ -70,7 +70,7 @@ impl Capabilities {
     }
 }
 
-/// What the run knows about the cluster, with all of `needs`. What nobody has asked yet in this run is found out, once, whoever asks.
+/// What the run knows about the cluster, including all of `needs`. Each need is tried out once per run, by the first check that has it.
 ///
 /// # Errors
 /// Like [`probe`], or the run's folder cannot be written.
@@ -101,7 +101,7 @@ pub async fn of_run(
     Ok(capabilities)
 }
 
-/// Finds out whether the cluster has each of `needs`. What has to be tried out is tried in a namespace of its own, which is deleted
+/// Finds out whether the cluster has each of `needs`. What has to be tried out is tried in a separate namespace, which is deleted
 /// afterwards.
 ///
 /// # Errors
@@ -123,7 +123,7 @@ pub async fn probe(cluster: &Cluster, run: &str, needs: &BTreeSet<Need>) -> anyh
     })
 }
 
-/// The asking of a cluster, with what is made for it when it is first used.
+/// The questions to a cluster, and the objects that answering them needs, made on first use.
 struct Probe<'a> {
     cluster: &'a Cluster,
     run: &'a str,
@@ -144,7 +144,7 @@ impl Probe<'_> {
             Need::OwnCluster => Ok(own_cluster(&self.cluster.target)),
             Need::Create(resource) => can_create(client, resource).await,
         };
-        // A refusal stays; any other trouble may be over the next time.
+        // A refusal is final; any other trouble may be gone next time.
         found.or_else(|error| match refusal(&error) {
             Some(refusal) => Ok(Answer::Unknown(format!(
                 "whether the cluster offers “{need}” cannot be found out: {refusal}"
@@ -324,7 +324,7 @@ async fn answers_through_port(pods: &Api<Pod>) -> anyhow::Result<bool> {
     Ok(matches!(timeout(patience::ROUND_TRIP, exchange).await, Ok(Ok(_))))
 }
 
-/// Waits until connections go through, or do not; false if it does not come to that.
+/// Waits until connections go through, or until they do not; false if that does not happen in time.
 async fn settles(goes_through: bool, connects: impl AsyncFn() -> anyhow::Result<bool>) -> anyhow::Result<bool> {
     let deadline = Instant::now() + patience::REACTION;
     while connects().await? != goes_through {

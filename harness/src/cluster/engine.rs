@@ -62,7 +62,7 @@ impl Engine {
     /// Asks the engine whether it works.
     ///
     /// # Errors
-    /// What it says, and what to do.
+    /// Its message, and what to do.
     pub async fn probe(&self) -> anyhow::Result<()> {
         run(self.command().arg("info"), patience::ENGINE)
             .await
@@ -73,7 +73,7 @@ impl Engine {
     /// Runs a privileged container, as a node of a cluster is one.
     ///
     /// # Errors
-    /// It cannot: what it says, and what to do.
+    /// It cannot: its message, and what to do.
     pub async fn runs_privileged(&self) -> anyhow::Result<()> {
         let agent = "localhost/sidecheck/agent:v1";
         if !self.has_image(agent).await? {
@@ -113,12 +113,12 @@ impl Engine {
 /// Runs a command to its end and returns what it printed.
 ///
 /// # Errors
-/// It cannot be called, takes longer than `limit`, or fails: then its own last words.
+/// It cannot be called, takes longer than `limit`, or fails: then the error has the last lines that it printed.
 pub async fn run(command: &mut Command, limit: Duration) -> anyhow::Result<Output> {
     finish(command.stderr(Stdio::piped()), limit).await
 }
 
-/// Like [`run`], for a command that takes long: what it says of its progress on standard error, the user reads at once.
+/// Like [`run`], for a slow command: its progress on standard error is shown to the user directly.
 ///
 /// # Errors
 /// Like [`run`].
@@ -139,7 +139,7 @@ async fn finish(command: &mut Command, limit: Duration) -> anyhow::Result<Output
     Ok(output)
 }
 
-/// Runs a command to its end, whatever that is; it is killed after `limit`.
+/// Runs a command until it ends, successfully or not; it is killed after `limit`.
 async fn end_of(command: &mut Command, limit: Duration) -> anyhow::Result<Output> {
     let name = name(command);
     let child = command

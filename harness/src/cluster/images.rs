@@ -18,10 +18,10 @@ use crate::{environment, patience};
 /// What the fixtures' images are called.
 pub const LOCAL_PREFIX: &str = "localhost/sidecheck/";
 
-/// The annotation of a node that tells which archive it holds.
+/// The annotation of a node that names the archive it holds.
 const LOADED: &str = "sidecheck.dev/images";
 
-/// Builds the images where they changed; returns the archive that holds them all.
+/// Builds the images if they changed; returns the archive that holds them all.
 ///
 /// # Errors
 /// The build fails: what it said last.
@@ -109,7 +109,7 @@ pub async fn on(cluster: &Cluster) -> anyhow::Result<Vec<ImageFacts>> {
     Ok(images.collect())
 }
 
-/// The address of a fixture's image on the cluster under test: below the image prefix where one is given.
+/// The address of a fixture's image on the cluster under test: below the image prefix if there is one.
 pub fn address(image: &str) -> String {
     match (
         environment::value(environment::IMAGE_PREFIX),

@@ -1,4 +1,4 @@
-//! kind clusters of the harness's own: one per Kubernetes version, made once, reused, and replaced when dead.
+//! The harness's own kind clusters: one per Kubernetes version, made once, reused, and replaced when dead.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::{environment, patience};
 /// What the names of the harness's clusters begin with.
 const PREFIX: &str = "sidecheck-";
 
-/// The label of a node that tells which Pod network the node image brings.
+/// The label of a node that names the Pod network of its node image.
 pub(super) const NETWORK_LABEL: &str = "sidecheck.dev/network";
 
 /// The Pod network of the published node images, and that of the image built here.
@@ -55,7 +55,7 @@ impl KindCluster {
         folder().join(format!("{}.kubeconfig", self.name()))
     }
 
-    /// Connects to it and asks whether it works. The engine's word does not count: it says “up” of dead clusters too.
+    /// Connects to it and checks that it works. The engine's status does not count: it says “up” of dead clusters too.
     ///
     /// # Errors
     /// It does not exist or does not answer.
@@ -95,13 +95,13 @@ impl KindCluster {
         folder().join(format!("{}.yaml", self.name()))
     }
 
-    /// Makes the cluster; one that exists goes, and the user learns why.
+    /// Makes the cluster. An existing one is removed first, and the reason is logged.
     async fn create(&self, fault: &str) -> anyhow::Result<Cluster> {
         self.engine.probe().await?;
         self.engine.runs_privileged().await?;
         enough_disk(&environment::cache())?;
         if self.exists().await? {
-            tracing::info!("the cluster {} exists but {fault}: it is made anew", self.name());
+            tracing::info!("the cluster {} exists but {fault}: it is recreated", self.name());
             self.down().await?;
         }
         let (image, network) = self.node_image().await?;
@@ -127,7 +127,7 @@ impl KindCluster {
         if let Err(error) = engine::run(&mut create, patience::CREATE).await {
             self.down().await.ok();
             return Err(error.context(format!(
-                "kind cannot make a cluster of Kubernetes {}; `sidecheck doctor` tells more about this machine",
+                "kind cannot make a cluster of Kubernetes {}; `sidecheck doctor` checks this machine",
                 self.version.full
             )));
         }
@@ -139,7 +139,7 @@ impl KindCluster {
         self.connect().await
     }
 
-    /// The node image, and the Pod network it brings: the published one where a registry answers, else the one built here.
+    /// The node image, and the Pod network it brings: the published one if a registry answers, else the one built here.
     async fn node_image(&self) -> anyhow::Result<(String, &'static str)> {
         if let Some(published) = &self.version.published_image {
             if self.engine.has_image(published).await? {
@@ -160,7 +160,7 @@ impl KindCluster {
         build.arg(&self.version.minor);
         let output = engine::run_aloud(&mut build, patience::BUILD)
             .await
-            .context("the node image cannot be built; a second try goes on where this one stopped")?;
+            .context("the node image cannot be built; the next try continues from here")?;
         Ok((String::from_utf8_lossy(&output.stdout).trim().to_owned(), PTP))
     }
 
@@ -177,7 +177,7 @@ impl KindCluster {
         Ok(existing(&self.engine).await?.contains(&self.name()))
     }
 
-    /// kind's configuration: settings that make tests quick, where the version has them.
+    /// kind's configuration: settings that make tests quick, if the version has them.
     fn config(&self, network: &str) -> serde_json::Value {
         let mut kubelet = json!({
             "kind": "KubeletConfiguration",
@@ -191,14 +191,14 @@ impl KindCluster {
             kubelet["featureGates"] = json!({"KubeletCrashLoopBackOffMax": true});
         }
         if !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
-            // A cgroup v1 host: kubelets from 1.35 on refuse it unless told otherwise.
+            // A cgroup v1 host: kubelets from 1.35 on refuse it by default.
             kubelet["failCgroupV1"] = json!(false);
         }
         // A scheduler or controller that cannot renew its lease for 10 s ends; there is no other one that could take over.
         let alone = ("leader-elect", "false");
         let controller = [
             alone,
-            // Nor is there another node, should this one stand still for a while.
+            // Nor is there another node if this one stands still for a while.
             ("node-monitor-grace-period", "5m"),
             // Every check deletes a namespace: the default of 20 requests a second would take minutes for a run's.
             ("kube-api-qps", "5000"),
@@ -281,7 +281,7 @@ async fn registry_answers() -> bool {
     matches!(tokio::time::timeout(patience::REGISTRY, connect).await, Ok(Ok(_)))
 }
 
-/// Fails where the disk below `folder` has too little room for a cluster.
+/// Fails if the disk below `folder` has too little room for a cluster.
 ///
 /// # Errors
 /// How much there is and how much is needed.

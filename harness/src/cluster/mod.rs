@@ -1,4 +1,4 @@
-//! Where Pods run: a kind cluster of the harness's own, or an existing one that was named.
+//! Where Pods run: a kind cluster that the harness made, or an existing one that was named.
 
 pub mod capabilities;
 pub mod engine;
@@ -78,7 +78,7 @@ impl Cluster {
     pub async fn connect_to(target: Target) -> anyhow::Result<Self> {
         let (kubeconfig, context) = match &target {
             Target::Context(name) => {
-                // kube's message tells its cause itself; as a chain it would be told twice.
+                // kube's message includes its cause; as a chain it would appear twice.
                 let kubeconfig = Kubeconfig::read()
                     .map_err(|error| anyhow::anyhow!("the context “{name}” cannot be found: {error}"))?;
                 let known: Vec<&str> = kubeconfig
@@ -119,7 +119,7 @@ impl Cluster {
     /// Asks the API server whether it works and at least one node is ready.
     ///
     /// # Errors
-    /// What is wrong, as far as it can be told.
+    /// What is wrong, as far as is known.
     pub async fn probe(&self) -> anyhow::Result<()> {
         let nodes: Api<Node> = Api::all(self.client.clone());
         let nodes = limited("list the nodes", nodes.list(&ListParams::default())).await?;

@@ -43,7 +43,7 @@ pub(crate) async fn create(client: &Client, run: &str, name: &str) -> anyhow::Re
     Ok(true)
 }
 
-/// A number that nobody else has, and nobody can guess: every hasher of the standard library has random keys of its own.
+/// A unique number that nobody can guess: every hasher of the standard library has its own random keys.
 pub(crate) fn unique() -> u64 {
     RandomState::new().hash_one(std::process::id())
 }

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::patience;
 
-/// Groups whose objects of the kinds that fixtures use are namespaced: nobody needs to ask the API server about them.
+/// Groups whose objects of the kinds that fixtures use are namespaced: the API server need not be asked.
 const NAMESPACED: [(&str, &[&str]); 3] = [
     (
         "",

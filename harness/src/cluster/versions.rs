@@ -15,7 +15,7 @@ pub struct KubernetesVersion {
     pub minor: String,
     /// `v1.37.0`
     pub full: String,
-    /// The published node image by digest, where one is known.
+    /// The published node image by digest, if one is known.
     pub published_image: Option<String>,
 }
 

@@ -1,5 +1,7 @@
 //! The agent in a container as a remote control.
 
+use std::sync::Arc;
+
 use anyhow::{Context, bail, ensure};
 use futures::future::try_join_all;
 use serde_json::Value;
@@ -7,13 +9,16 @@ use sidecheck_agent::statement::{self, Statement};
 use tokio::time::{Instant, sleep};
 
 use super::exec::Running;
-use super::http::{Http, Unanswered};
+use super::http::{Connections, Http, Unanswered};
 use super::{Container, Run, state, wait};
 use crate::patience;
 use crate::timeline::Event;
 
 /// The name of the container port at which an agent takes statements. It listens on the Pod's loopback interface only.
 const CONTROL: &str = "agent";
+
+/// The first port for agents that are started beside a container's program.
+const FIRST_PORT: u16 = 19000;
 
 /// What a container sees of itself.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
@@ -56,31 +61,50 @@ impl Identity {
     }
 }
 
-/// Something that an agent serves in a container for a check, beside the container's own program.
+/// The control port of an agent.
 #[derive(Debug)]
-pub struct Serving(#[expect(dead_code, reason = "holds the connection open")] Option<Running>);
+pub(super) struct Control {
+    http: Http,
+    /// The agent, if it was started for this.
+    agent: Option<Running>,
+}
 
-impl std::fmt::Debug for Running {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Running")
+impl Control {
+    /// Sends a statement; returns the answer, or nothing if the agent runs and nobody can get to its port.
+    async fn post(&self, statement: &Statement) -> anyhow::Result<Option<String>> {
+        let begun = Instant::now();
+        loop {
+            match self.http.post("/run", statement.to_string()).await {
+                Ok(answer) if answer.status == 200 => return Ok(Some(answer.body)),
+                Ok(answer) => bail!("{answer}"),
+                Err(Unanswered::Refused) if self.agent.is_some() => return Ok(None),
+                // It has not begun yet.
+                Err(Unanswered::Refused) if begun.elapsed() < patience::REACTION => sleep(patience::LOOK_AGAIN).await,
+                // Nobody has got the statement: the API server or the kubelet may be back in a moment.
+                Err(Unanswered::Undelivered(_)) if begun.elapsed() < patience::API => sleep(patience::RECONNECT).await,
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 }
 
 impl Container {
     /// Has the agent in this container carry out a statement; returns the events that it caused, a failure among them.
     ///
-    /// Through the agent's port if the container has one named `agent`; else a second agent carries it out, started in the container.
+    /// Through the agent's port if the container has one named `agent`; else through an agent that is started beside the container's program,
+    /// once for each run of the container.
     ///
     /// # Errors
     /// The agent cannot be reached or does not understand.
     pub async fn tell(&self, statement: &Statement) -> anyhow::Result<Vec<Event>> {
         let what = || format!("the agent in {} did not carry out “{statement}”", self.name());
-        let answered: Vec<String> = match self.control_port() {
-            Some(port) => {
-                let body = self.control(port, statement).await.with_context(what)?;
+        let control = self.control().await.with_context(what)?;
+        let answered: Vec<String> = match control.post(statement).await.with_context(what)? {
+            Some(body) => {
                 let events: Vec<Value> = serde_json::from_str(&body).with_context(what)?;
                 events.iter().map(Value::to_string).collect()
             }
+            // A container that left the Pod's network can only be reached by commands.
             None => {
                 let text = statement.to_string();
                 let output = self.exec(&["agent", "--once", &text]).await.with_context(what)?;
@@ -104,23 +128,39 @@ impl Container {
             .collect()
     }
 
-    /// Sends a statement to the agent's port. A refusal means that the agent has not begun yet.
-    async fn control(&self, port: u16, statement: &Statement) -> anyhow::Result<String> {
-        let http = Http::new(self.scene().api(), self.pod(), port)?;
-        let begun = Instant::now();
-        loop {
-            match http.post("/run", statement.to_string()).await {
-                Ok(answer) if answer.status == 200 => return Ok(answer.body),
-                Ok(answer) => bail!("{answer}"),
-                Err(Unanswered::Refused) if begun.elapsed() < patience::REACTION && self.run().is_ok() => {
-                    sleep(patience::LOOK_AGAIN).await;
-                }
-                Err(error) => return Err(error.into()),
-            }
+    /// The control port of an agent in the present run of this container.
+    async fn control(&self) -> anyhow::Result<Arc<Control>> {
+        let run = self.run()?.container_id;
+        if let Some(control) = self.scene().control(&run) {
+            return Ok(control);
         }
+        let (port, agent) = match self.declared_port() {
+            Some(port) => (port, None),
+            None => {
+                // Above the ports that checks use, and another one for each container of the Pod.
+                let names = self
+                    .scene()
+                    .pods()
+                    .get(self.pod())
+                    .map(|state| state::container_names(&state.pod));
+                let place = names
+                    .unwrap_or_default()
+                    .iter()
+                    .position(|name| name == self.name())
+                    .unwrap_or_default();
+                let port = FIRST_PORT + u16::try_from(place)?;
+                let ready = |line: &str| line.contains("\"event\":\"controlled\"");
+                let statement = format!("control {port}");
+                (port, Some(self.exec_until(&["agent", &statement], ready).await?))
+            }
+        };
+        let http = Http::forward(self.scene().api(), self.pod(), port, Connections::Kept).await?;
+        let control = Arc::new(Control { http, agent });
+        self.scene().keep_control(run, Arc::clone(&control));
+        Ok(control)
     }
 
-    fn control_port(&self) -> Option<u16> {
+    fn declared_port(&self) -> Option<u16> {
         let pods = self.scene().pods();
         let spec = state::spec(&pods.get(self.pod())?.pod, self.name())?;
         let mut ports = spec.ports.iter().flatten();
@@ -174,15 +214,8 @@ impl Container {
     ///
     /// # Errors
     /// The address cannot be served.
-    pub async fn serve(&self, address: &str, body: &str) -> anyhow::Result<Serving> {
-        let statement = statement::serve(address).body(body).into();
-        if self.control_port().is_some() {
-            self.arrange(statement).await?;
-            return Ok(Serving(None));
-        }
-        let text = Statement::to_string(&statement);
-        let serves = |line: &str| line.contains("\"event\":\"serving\"");
-        Ok(Serving(Some(self.exec_until(&["agent", &text], serves).await?)))
+    pub async fn serve(&self, address: &str, body: &str) -> anyhow::Result<()> {
+        self.arrange(statement::serve(address).body(body)).await.map(drop)
     }
 
     /// Sends a signal to the processes of that program's name, or to the process of that number, in order to end this container.

@@ -25,6 +25,7 @@ pub struct Given<'a>(Looking<'a>);
 #[must_use]
 pub struct Expect<'a> {
     label: &'static str,
+    about_restarts: bool,
     looking: Looking<'a>,
 }
 
@@ -143,6 +144,7 @@ impl<'a> Expect<'a> {
     pub(super) fn new(container: &'a Container, label: &'static str) -> Self {
         Self {
             label,
+            about_restarts: false,
             looking: Looking::new(container),
         }
     }
@@ -156,6 +158,12 @@ impl<'a> Expect<'a> {
     /// Leaves out the first lines of the log, that many of them.
     pub fn after(mut self, lines: usize) -> Self {
         self.looking.since = lines;
+        self
+    }
+
+    /// Says that the assertion is about a restart of the container: one that nobody asked for is the finding then, not trouble.
+    pub fn about_restarts(mut self) -> Self {
+        self.about_restarts = true;
         self
     }
 
@@ -298,7 +306,9 @@ impl<'a> Expect<'a> {
             .scene()
             .asserted(self.label, Some(container.name()), found.is_ok());
         found.map_err(|Unmet { expected, observed }| {
-            Mismatch::new(self.label, Some(container.name()), expected, observed).into()
+            Mismatch::new(self.label, Some(container.name()), expected, observed)
+                .about_restarts(self.about_restarts)
+                .into()
         })
     }
 }

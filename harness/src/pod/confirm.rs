@@ -45,6 +45,16 @@ impl Scene {
         for state in pods.all() {
             self.pod_is_well(state)?;
         }
+        // This waits for a kubelet that is being restarted; its events come after that.
+        for state in pods.all() {
+            let pod = state.pod.name_any();
+            for name in state::container_names(&state.pod) {
+                let container = Container::new(Arc::clone(self), &pod, &name);
+                if !state.deleted && pods.get(&pod).is_some_and(|newest| newest.pod.uid() == state.pod.uid()) {
+                    container.catch_up().await?;
+                }
+            }
+        }
         let born = pods
             .all()
             .iter()
@@ -64,15 +74,6 @@ impl Scene {
             nodes.dedup();
             for node in nodes {
                 self.node_is_well(&node, born).await?;
-            }
-        }
-        for state in pods.all() {
-            let pod = state.pod.name_any();
-            for name in state::container_names(&state.pod) {
-                let container = Container::new(Arc::clone(self), &pod, &name);
-                if !state.deleted && pods.get(&pod).is_some_and(|newest| newest.pod.uid() == state.pod.uid()) {
-                    container.catch_up().await?;
-                }
             }
         }
         for (pod, _, container, log) in self.logs() {

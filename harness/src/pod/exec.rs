@@ -28,6 +28,12 @@ pub(super) struct Running {
     _process: AttachedProcess,
 }
 
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Running")
+    }
+}
+
 impl Container {
     /// Runs a command in the container.
     ///

@@ -46,6 +46,8 @@ enum End {
     Closed { news: bool },
     /// There is no such log any more, or not yet.
     Nothing,
+    /// The kubelet says in place of the log that the container has been removed.
+    Removed(String),
     /// The API server or the kubelet could not be reached, or the connection broke.
     Broken(String),
 }
@@ -115,6 +117,7 @@ impl Follower {
     /// Reads one run's log to its end.
     async fn read_run(&mut self, run: &Run, previous: bool) {
         let mut first = true;
+        let mut closed = false;
         let mut closed_without_news = 0;
         let mut pause = patience::LOOK_AGAIN;
         loop {
@@ -124,6 +127,7 @@ impl Follower {
                 End::Closed { .. } if previous => return,
                 End::Closed { news } => {
                     self.log.outage(None);
+                    closed = true;
                     closed_without_news = if news { 0 } else { closed_without_news + 1 };
                     // Twice to the same end: the kubelet has nothing more of a container that does not run.
                     if closed_without_news > 0 && self.is_over(run) {
@@ -132,6 +136,15 @@ impl Follower {
                     if closed_without_news > 0 {
                         self.pods_change_within(pause).await;
                     }
+                }
+                // What has been removed had ended. A stream that was closed in good order before that had come to its end.
+                End::Removed(why) => {
+                    if !closed {
+                        self.log
+                            .gap(format!("it was removed before it was read to its end: {why}"));
+                    }
+                    self.log.outage(None);
+                    return;
                 }
                 End::Nothing if previous => {
                     self.log
@@ -145,6 +158,7 @@ impl Follower {
                     self.pods_change_within(pause).await;
                 }
                 End::Broken(why) => {
+                    closed = false;
                     if self.is_gone() {
                         self.log.gap(format!("its log broke off before its end: {why}"));
                         return;
@@ -197,8 +211,11 @@ impl Follower {
             };
             let text = String::from_utf8_lossy(&bytes);
             let Some((at, text)) = split_time(&text) else {
-                // A line of the kubelet's own in place of the log, such as “unable to retrieve container logs”.
-                return End::Broken(text.trim_end().to_owned());
+                // A line of the kubelet's own in place of the log.
+                let why = text.trim_end().to_owned();
+                let removed =
+                    text.starts_with("unable to retrieve container logs") || text.contains("no such file or directory");
+                return if removed { End::Removed(why) } else { End::Broken(why) };
             };
             let is_known = known.has(at);
             if opening && is_known {

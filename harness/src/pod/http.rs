@@ -1,10 +1,14 @@
 //! HTTP to a container through a forwarded port.
 
+use std::net::SocketAddr;
+
+use anyhow::Context;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use reqwest::Method;
-use tokio::net::TcpListener;
-use tokio::task::JoinSet;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use crate::patience;
@@ -12,13 +16,23 @@ use crate::patience;
 /// The most that is kept of an answer's body, in bytes.
 const BODY: usize = 1 << 20;
 
-/// A port of a Pod, reached through the API server. It leads to the Pod's loopback interface.
-#[derive(Clone, Debug)]
+/// A port of a Pod, forwarded to this machine for as long as the value lives. It leads to the Pod's loopback interface.
+#[derive(Debug)]
 pub struct Http {
-    api: Api<Pod>,
-    pod: String,
-    port: u16,
+    address: SocketAddr,
     client: reqwest::Client,
+    /// Why forwarded connections ended, if not in good order.
+    failures: Mutex<mpsc::UnboundedReceiver<Unanswered>>,
+    forwarding: JoinHandle<()>,
+}
+
+/// Whether a connection serves one request or many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Connections {
+    /// Each request has a connection of its own: a container that restarted must not be met through an old one.
+    One,
+    /// A connection is kept for the next request: opening one costs the node as much as starting a process.
+    Kept,
 }
 
 /// An answer.
@@ -58,19 +72,28 @@ pub enum Unanswered {
 }
 
 impl Http {
-    pub(super) fn new(api: Api<Pod>, pod: &str, port: u16) -> anyhow::Result<Self> {
-        // Each request has a connection of its own: a container that restarted must not be met through an old one.
+    pub(super) async fn forward(api: Api<Pod>, pod: &str, port: u16, connections: Connections) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0))
+            .await
+            .context("cannot open a local port")?;
+        let address = listener.local_addr()?;
+        let (failed, failures) = mpsc::unbounded_channel();
+        let forwarding = tokio::spawn(accept(listener, api, pod.to_owned(), port, failed));
         let client = reqwest::Client::builder()
-            .pool_max_idle_per_host(0)
+            .pool_max_idle_per_host(if connections == Connections::Kept {
+                usize::MAX
+            } else {
+                0
+            })
             .timeout(patience::ROUND_TRIP)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
         Ok(Self {
-            api,
-            pod: pod.to_owned(),
-            port,
+            address,
             client,
+            failures: Mutex::new(failures),
+            forwarding,
         })
     }
 
@@ -87,27 +110,44 @@ impl Http {
     }
 
     async fn send(&self, method: Method, path: &str, body: String) -> Result<Answer, Unanswered> {
-        let undelivered = |error: std::io::Error| Unanswered::Undelivered(format!("no local port: {error}"));
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(undelivered)?;
-        let address = listener.local_addr().map_err(undelivered)?;
-        let (api, pod, port) = (self.api.clone(), self.pod.clone(), self.port);
-        let mut carried = JoinSet::new();
-        carried.spawn(async move { carry(listener, &api, &pod, port).await });
+        while self.failures.lock().await.try_recv().is_ok() {}
         let request = self
             .client
-            .request(method, format!("http://{address}{path}"))
+            .request(method, format!("http://{}{path}", self.address))
             .body(body);
-        match answer(request).await {
-            Ok(answer) => Ok(answer),
-            Err(error) => {
-                let closed = Unanswered::Closed(error.without_url().to_string());
-                // What the node says of the connection is told when that has ended on both sides.
-                match timeout(patience::API, carried.join_next()).await {
-                    Ok(Some(Ok(Err(why)))) => Err(why),
-                    _ => Err(closed),
-                }
+        let error = match answer(request).await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => Unanswered::Closed(error.without_url().to_string()),
+        };
+        // What the node says of the connection comes when that has ended on both sides.
+        let why = async { self.failures.lock().await.recv().await };
+        Err(timeout(patience::STANDSTILL, why).await.ok().flatten().unwrap_or(error))
+    }
+}
+
+impl Drop for Http {
+    fn drop(&mut self) {
+        self.forwarding.abort();
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    api: Api<Pod>,
+    pod: String,
+    port: u16,
+    failed: mpsc::UnboundedSender<Unanswered>,
+) {
+    let mut connections = JoinSet::new();
+    while let Ok((connection, _)) = listener.accept().await {
+        let (api, pod, failed) = (api.clone(), pod.clone(), failed.clone());
+        connections.spawn(async move {
+            if let Err(why) = carry(connection, &api, &pod, port).await {
+                // Nobody listens any more once the port is closed.
+                let _ = failed.send(why);
             }
-        }
+        });
+        while connections.try_join_next().is_some() {}
     }
 }
 
@@ -128,9 +168,8 @@ async fn answer(request: reqwest::RequestBuilder) -> Result<Answer, reqwest::Err
 }
 
 /// Carries one connection to the Pod's port, until both sides have closed it.
-async fn carry(listener: TcpListener, api: &Api<Pod>, pod: &str, port: u16) -> Result<(), Unanswered> {
+async fn carry(mut local: TcpStream, api: &Api<Pod>, pod: &str, port: u16) -> Result<(), Unanswered> {
     let undelivered = |error: &dyn std::fmt::Display| Unanswered::Undelivered(error.to_string());
-    let (mut local, _) = listener.accept().await.map_err(|error| undelivered(&error))?;
     let mut forwarder = timeout(patience::API, api.portforward(pod, &[port]))
         .await
         .map_err(|_| undelivered(&format!("no answer for {:?}", patience::API)))?

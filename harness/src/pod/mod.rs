@@ -28,9 +28,10 @@ use crate::finding::{Mismatch, Verdict};
 use crate::patience;
 use crate::report::model::Measurement;
 use crate::timeline::Timeline;
+use http::Connections;
 use state::PodState;
 
-pub use agent::{FirstProcess, Identity, Serving};
+pub use agent::{FirstProcess, Identity};
 pub use assert::{Expect, Given};
 pub use container::{Container, Run};
 pub use exec::ExecOutput;
@@ -101,9 +102,9 @@ impl ScenarioPod {
     /// HTTP to a port of this Pod through the API server. It reaches the Pod's loopback interface.
     ///
     /// # Errors
-    /// There can be no client.
-    pub fn http(&self, port: u16) -> anyhow::Result<Http> {
-        Http::new(self.scene.api(), &self.name, port)
+    /// No local port can be opened.
+    pub async fn http(&self, port: u16) -> anyhow::Result<Http> {
+        Http::forward(self.scene.api(), &self.name, port, Connections::One).await
     }
 
     /// The Pod's IP address.

@@ -11,6 +11,7 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
+use super::agent::Control;
 use super::follow::Follower;
 use super::log::{Line, Log};
 use super::state::{self, Pods};
@@ -32,6 +33,8 @@ pub struct Scene {
     pods: watch::Receiver<Pods>,
     logs: Mutex<BTreeMap<(String, String), Arc<Log>>>,
     nonces: BTreeMap<String, String>,
+    /// The agents' control ports, by the runtime's id of the container.
+    controls: Mutex<BTreeMap<String, Arc<Control>>>,
     deeds: Mutex<Deeds>,
 }
 
@@ -73,6 +76,7 @@ impl Scene {
             pods: pods.clone(),
             logs: Mutex::default(),
             nonces,
+            controls: Mutex::default(),
             deeds: Mutex::default(),
         });
         tokio::spawn(follow_all(Arc::downgrade(&scene), pods));
@@ -150,6 +154,14 @@ impl Scene {
             log
         });
         Arc::clone(log)
+    }
+
+    pub(super) fn control(&self, run: &str) -> Option<Arc<Control>> {
+        self.controls.lock().expect("no holder panics").get(run).cloned()
+    }
+
+    pub(super) fn keep_control(&self, run: String, control: Arc<Control>) {
+        self.controls.lock().expect("no holder panics").insert(run, control);
     }
 
     /// What every container has printed: the Pod's name and UID, the container, and its log.

@@ -10,7 +10,7 @@ use crate::fixture::Fixture;
 /// What is known of a run as a whole.
 #[derive(Clone, Debug)]
 pub struct Ran {
-    /// What was to be decided; none if nobody wrote that down.
+    /// What was to be decided; none if there is no plan.
     pub plan: Option<Plan>,
     /// See [`Report::command`]; the plan's own counts if there is one.
     pub command: String,
@@ -22,7 +22,7 @@ pub struct Ran {
     pub duration: Duration,
 }
 
-/// Puts the report of a run together. A planned check without a record is an `error`: nobody can tell.
+/// Puts the report of a run together. A planned check without a record is an `error`.
 ///
 /// # Errors
 /// A record cannot be read.

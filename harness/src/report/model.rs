@@ -24,9 +24,9 @@ pub struct Report {
     pub command: String,
     /// When the run began; see [`timestamp`].
     pub date: String,
-    /// Whether nothing was left out and every planned check has an outcome of its own. A run that was filtered or killed is not complete.
+    /// Whether nothing was left out and every planned check has an outcome. A run that was filtered or killed is not complete.
     pub complete: bool,
-    /// Why some checks have no outcome of their own, or why nobody knows whether they all have.
+    /// Why some checks have no outcome, or why it is not known whether they all have one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incomplete: Option<String>,
     /// The filters that were given; none if everything was to be decided.
@@ -70,11 +70,11 @@ impl Default for SuiteFacts {
 pub struct ImageFacts {
     /// Its name on the cluster.
     pub name: String,
-    /// Its digest, `sha256:…`; `unknown` if no node tells it.
+    /// Its digest, `sha256:…`; `unknown` if no node names it.
     pub digest: String,
 }
 
-/// What a cluster says about itself. `unknown` stands where it says nothing.
+/// What a cluster says about itself; `unknown` if it says nothing.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterFacts {
@@ -166,7 +166,7 @@ impl Summary {
         }
     }
 
-    /// The closing line: a skip is no pass, an error no pass either, and a recommendation that is not met is none of the three.
+    /// The closing line: skips and errors are not passes, and a recommendation that is not met is not counted at all.
     pub fn closing_line(self) -> String {
         format!(
             "{} passed, {} failed, {} skipped",
@@ -242,7 +242,7 @@ pub struct CheckResult {
 }
 
 impl CheckResult {
-    /// A check that nobody could decide yet, for this reason; without metadata if its fixture cannot be read.
+    /// A check that is not decided, for this reason; without metadata if its fixture cannot be read.
     pub fn undecided(id: &str, shape: Shape, metadata: Option<&Metadata>, reason: String) -> Self {
         let text = |pick: fn(&Metadata) -> &String| metadata.map_or(String::new(), |metadata| pick(metadata).clone());
         Self {

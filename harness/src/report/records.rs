@@ -128,7 +128,7 @@ impl RunFolder {
         self.write(PLAN, plan)
     }
 
-    /// What the run was to decide; nothing is known of a run that nextest alone started.
+    /// What the run was to decide; none if nextest alone started the run.
     pub fn plan(&self) -> Option<Plan> {
         self.read(PLAN)
     }

@@ -6,56 +6,65 @@ use std::path::Path;
 use k8s_openapi::api::core::v1::Event;
 use kube::Api;
 use kube::api::ListParams;
+use serde_json::Value;
 
 use crate::cluster::request::limited;
 use crate::pod::{Line, ScenarioPod, Scene};
 use crate::redact::{redact_object, redact_text};
 
 /// The environment variables whose values say nothing that is secret: those that fixtures set.
-const HARMLESS: [&str; 6] = ["LOCK", "TOLD", "LINGER", "STAYS_UNTIL", "STATUS", "DRAIN"];
+const HARMLESS: [&str; 7] = ["LOCK", "PEER", "TOLD", "LINGER", "STAYS_UNTIL", "STATUS", "DRAIN"];
 
-/// Saves the Pods, their events, every container's log over all its restarts, and the timeline, as far as each of them can be had.
+/// What there is to save of one life: files by name.
+pub(super) type Evidence = Vec<(String, String)>;
+
+/// Collects the Pods, every container's log over all its restarts, the timeline, and the events, as far as each of them can be had.
+pub(super) async fn collect(scene: &Scene, pod: &ScenarioPod) -> (Evidence, anyhow::Result<()>) {
+    let mut files = Vec::new();
+    let complete = async {
+        for state in scene.pods().all() {
+            let name = state.pod.metadata.name.as_deref().unwrap_or("pod");
+            files.push((format!("{name}.yaml"), yaml(serde_json::to_value(&state.pod)?)?));
+        }
+        for (name, container, dropped, lines) in scene.printed() {
+            let text = log(dropped, &lines);
+            files.push((format!("{name}.{container}.log"), redact_text(&text).into_owned()));
+        }
+        let timeline = pod.timeline().to_string();
+        files.push(("timeline.txt".to_owned(), redact_text(&timeline).into_owned()));
+        let events: Api<Event> = Api::namespaced(scene.client.clone(), &scene.namespace);
+        let mut events = limited("list the events", events.list(&ListParams::default()))
+            .await?
+            .items;
+        // Others of the same namespace belong to earlier lives.
+        let pods = scene.pods();
+        events.retain(|event| {
+            let uid = event.involved_object.uid.as_deref();
+            uid.is_none_or(|uid| pods.uid(uid).is_some())
+        });
+        let events: Result<Vec<String>, _> = events.iter().map(|event| yaml(serde_json::to_value(event)?)).collect();
+        files.push(("events.yaml".to_owned(), events?.join("---\n")));
+        anyhow::Ok(())
+    };
+    let complete = complete.await;
+    (files, complete)
+}
+
+/// Writes evidence into a folder.
 ///
 /// # Errors
-/// What could not be saved.
-pub(super) async fn save(scene: &Scene, pod: &ScenarioPod, folder: &Path) -> anyhow::Result<()> {
+/// It cannot be written.
+pub(super) fn write(evidence: &Evidence, folder: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(folder)?;
-    for state in scene.pods().all() {
-        let name = state.pod.metadata.name.as_deref().unwrap_or("pod");
-        let mut object = serde_json::to_value(&state.pod)?;
-        redact_object(&mut object, &HARMLESS);
-        fs::write(folder.join(format!("{name}.yaml")), serde_saphyr::to_string(&object)?)?;
+    for (name, text) in evidence {
+        fs::write(folder.join(name), text)?;
     }
-    for (name, container, dropped, lines) in scene.printed() {
-        let text = log(dropped, &lines);
-        fs::write(
-            folder.join(format!("{name}.{container}.log")),
-            redact_text(&text).as_bytes(),
-        )?;
-    }
-    fs::write(
-        folder.join("timeline.txt"),
-        redact_text(&pod.timeline().to_string()).as_bytes(),
-    )?;
-    let events: Api<Event> = Api::namespaced(scene.client.clone(), &scene.namespace);
-    let mut events = limited("list the events", events.list(&ListParams::default()))
-        .await?
-        .items;
-    // Others of the same namespace belong to earlier lives.
-    let pods = scene.pods();
-    events.retain(|event| {
-        event
-            .involved_object
-            .uid
-            .as_deref()
-            .is_none_or(|uid| pods.uid(uid).is_some())
-    });
-    let mut events = serde_json::to_value(&events)?;
-    for event in events.as_array_mut().into_iter().flatten() {
-        redact_object(event, &HARMLESS);
-    }
-    fs::write(folder.join("events.yaml"), serde_saphyr::to_string(&events)?)?;
     Ok(())
+}
+
+fn yaml(mut object: Value) -> anyhow::Result<String> {
+    redact_object(&mut object, &HARMLESS);
+    Ok(serde_saphyr::to_string(&object)?)
 }
 
 fn log(dropped: usize, lines: &[Line]) -> String {

@@ -1,5 +1,6 @@
 //! What becomes of a verdict.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use super::life::Seen;
@@ -97,4 +98,30 @@ fn miss(twin: &Twin, mismatch: &Mismatch) -> Option<String> {
         .as_ref()
         .filter(|wanted| !wanted.is_match(mismatch.observed()))?;
     Some(format!("expected an observation like “{wanted}”, got: {mismatch}"))
+}
+
+/// What is wrong with the proof that a check can fail: a twin that it does not catch, or an assertion that no twin makes fail and that
+/// `explained` does not say why.
+pub(super) fn unproved(result: &CheckResult, explained: &BTreeMap<String, String>) -> Option<String> {
+    if let Some(twin) = result.twins.iter().find(|twin| twin.result == TwinOutcome::Missed) {
+        let why = twin.reason.as_deref().unwrap_or_default();
+        return Some(format!("the check does not catch its twin “{}”: {why}", twin.name));
+    }
+    if result.twins.iter().any(|twin| twin.result == TwinOutcome::NotProved) {
+        return None;
+    }
+    let hit = |label: &str| result.twins.iter().any(|twin| twin.assertion.as_deref() == Some(label));
+    let made = |label: &str| result.assertions.iter().any(|assertion| assertion.label == label);
+    let label = &result
+        .assertions
+        .iter()
+        .map(|assertion| &assertion.label)
+        .find(|label| !hit(label) && !explained.contains_key(*label));
+    if let Some(label) = label {
+        return Some(format!(
+            "nothing shows that “{label}” can fail: add a twin that fails it, or say why there is none under `unproved`"
+        ));
+    }
+    let unknown = explained.keys().find(|label| !made(label))?;
+    Some(format!("`unproved` names “{unknown}”, which the check does not assert"))
 }

@@ -216,7 +216,7 @@ impl Life<'_> {
         let Some((pod, container, state)) = stage.scene.restarted_by_itself() else {
             return Ok(());
         };
-        if mismatch.is_some_and(|mismatch| mismatch.container() == Some(&container)) {
+        if mismatch.is_some_and(|mismatch| mismatch.is_about_restarts() && mismatch.container() == Some(&container)) {
             return Ok(());
         }
         let words = stage.scene.last_words(&pod, &container);
@@ -232,16 +232,23 @@ impl Life<'_> {
         .into())
     }
 
-    /// Saves the evidence for each check.
+    /// Saves the evidence, for each check in a folder of its own.
     async fn save<B>(&self, watched: &[Watched<'_, B>], stage: &Stage) {
+        let collected = timeout(patience::EVIDENCE, evidence::collect(&stage.scene, &stage.pod)).await;
+        let (evidence, mut complete) = match collected {
+            Ok(collected) => collected,
+            Err(_) => (
+                Vec::new(),
+                Err(anyhow!("not collected within {:?}", patience::EVIDENCE)),
+            ),
+        };
         for check in watched {
             let number = self.twin.map(|(number, _)| number);
             let folder = self.setting.folder.evidence(&check.fixture.id, self.shape, number);
-            let saved = timeout(patience::EVIDENCE, evidence::save(&stage.scene, &stage.pod, &folder)).await;
-            let saved = saved.unwrap_or_else(|_| Err(anyhow!("not saved within {:?}", patience::EVIDENCE)));
-            if let Err(error) = saved {
-                tracing::warn!(check = check.fixture.id, "the evidence is incomplete: {error:#}");
-            }
+            complete = complete.and(evidence::write(&evidence, &folder));
+        }
+        if let Err(error) = complete {
+            tracing::warn!(namespace = stage.claim.name, "the evidence is incomplete: {error:#}");
         }
     }
 

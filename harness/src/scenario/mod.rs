@@ -20,9 +20,9 @@ use crate::cluster::capabilities::{self, Answer};
 use crate::cluster::{Cluster, Target};
 use crate::environment;
 use crate::finding::{Finding, Verdict};
-use crate::fixture::{Fixture, Shape, Twin};
+use crate::fixture::{Fixture, Need, Shape, Twin};
 use crate::pod::ScenarioPod;
-use crate::report::model::{CheckResult, OutcomeKind, TwinOutcome};
+use crate::report::model::{CheckResult, OutcomeKind};
 use crate::report::records::RunFolder;
 use crate::report::terminal;
 use life::{Life, Watched};
@@ -176,13 +176,13 @@ pub async fn decide<B>(setting: &Setting, bodies: &[(String, B)], shape: Shape) 
 where
     B: AsyncFn(&ScenarioPod) -> Verdict,
 {
-    let mut results = Vec::new();
+    let mut results = Results::new(setting);
     let mut open = Vec::new();
     for (id, body) in bodies {
         match Fixture::load(&setting.fixtures, id) {
             Ok(fixture) if !fixture.metadata.shapes.contains(&shape) => {}
             Ok(fixture) => open.push((fixture, body)),
-            Err(error) => results.push(CheckResult::undecided(id, shape, None, format!("{error:#}"))),
+            Err(error) => results.add(CheckResult::undecided(id, shape, None, format!("{error:#}"))),
         }
     }
     let target = setting.target.clone().map_or_else(Target::from_environment, Ok);
@@ -191,21 +191,57 @@ where
         Err(error) => Err(error),
     };
     match connected {
-        Ok(cluster) => results.extend(decide_on(setting, &cluster, open, shape).await),
-        Err(error) => results.extend(open.iter().map(|(fixture, _)| {
-            let undecided = CheckResult::undecided(&fixture.id, shape, Some(&fixture.metadata), format!("{error:#}"));
-            undecided
-        })),
+        Ok(cluster) => decide_on(setting, &cluster, open, shape, &mut results).await,
+        Err(error) => {
+            for (fixture, _) in open {
+                let reason = format!("{error:#}");
+                results.add(CheckResult::undecided(
+                    &fixture.id,
+                    shape,
+                    Some(&fixture.metadata),
+                    reason,
+                ));
+            }
+        }
     }
-    Outcome(results)
+    Outcome(results.all)
+}
+
+/// Final results, each on disk as soon as it is one.
+struct Results<'a> {
+    setting: &'a Setting,
+    all: Vec<CheckResult>,
+}
+
+impl<'a> Results<'a> {
+    fn new(setting: &'a Setting) -> Self {
+        Self {
+            setting,
+            all: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, result: CheckResult) {
+        if let Err(error) = self.setting.folder.record(&result) {
+            eprintln!(
+                "sidecheck: the outcome of {} could not be recorded: {error:#}",
+                result.id
+            );
+        }
+        self.all.push(result);
+    }
 }
 
 /// Decides those checks that apply to the cluster, all on one life, and then each on its twins.
-async fn decide_on<B>(setting: &Setting, cluster: &Cluster, open: Vec<(Fixture, &B)>, shape: Shape) -> Vec<CheckResult>
-where
+async fn decide_on<B>(
+    setting: &Setting,
+    cluster: &Cluster,
+    open: Vec<(Fixture, &B)>,
+    shape: Shape,
+    results: &mut Results<'_>,
+) where
     B: AsyncFn(&ScenarioPod) -> Verdict,
 {
-    let mut results = Vec::new();
     let mut applicable = Vec::new();
     for (fixture, body) in open {
         match applies(setting, cluster, &fixture).await {
@@ -213,12 +249,12 @@ where
             Err(finding) => {
                 let mut result = CheckResult::undecided(&fixture.id, shape, Some(&fixture.metadata), String::new());
                 judge::conclude(&mut result, Err(finding), &fixture.metadata.remediation);
-                results.push(result);
+                results.add(result);
             }
         }
     }
     if applicable.is_empty() {
-        return results;
+        return;
     }
     let began = SystemTime::now();
     let watched: Vec<_> = applicable
@@ -242,9 +278,8 @@ where
         if setting.prove && result.outcome == OutcomeKind::Met {
             prove(setting, cluster, &check, shape, &mut result).await;
         }
-        results.push(result);
+        results.add(result);
     }
-    results
 }
 
 /// Runs the twins, one after another: how much a node has to do at once is the runner's business.
@@ -271,13 +306,9 @@ where
             break;
         }
     }
-    if let Some(twin) = result.twins.iter().find(|twin| twin.result == TwinOutcome::Missed) {
+    if let Some(fault) = judge::unproved(result, &fixture.metadata.unproved) {
         result.outcome = OutcomeKind::Error;
-        result.reason = Some(format!(
-            "the check does not catch its twin “{}”: {}",
-            twin.name,
-            twin.reason.as_deref().unwrap_or_default()
-        ));
+        result.reason = Some(fault);
     }
 }
 
@@ -288,7 +319,8 @@ async fn applies(setting: &Setting, cluster: &Cluster, fixture: &Fixture) -> Ver
     {
         return Err(Finding::NotApplicable(reason));
     }
-    let needs: BTreeSet<_> = fixture.metadata.needs.iter().cloned().collect();
+    let feature = fixture.metadata.feature.clone().map(Need::FeatureGate);
+    let needs: BTreeSet<_> = fixture.metadata.needs.iter().cloned().chain(feature).collect();
     if needs.is_empty() {
         return Ok(());
     }

@@ -38,6 +38,9 @@ impl Clean {
             remove_containers(&engine).await?;
         }
         for cluster in &clusters {
+            for object in scenario::remove_cluster_objects(&cluster.client, None).await? {
+                println!("removed {object}");
+            }
             for name in scenario::remove_namespaces(&cluster.client, None).await? {
                 println!("removed the namespace {name}");
             }
@@ -94,7 +97,7 @@ fn leftover_processes() -> anyhow::Result<Vec<i32>> {
                 .environ()
                 .is_ok_and(|environment| environment.contains_key(OsStr::new("NEXTEST_RUN_ID")))
     };
-    // Processes that end meanwhile are none of the leftovers.
+    // Processes that have ended meanwhile do not count.
     let tests = procfs::process::all_processes()?.flatten().filter(is_test);
     Ok(tests
         .filter(|process| process.pid() != own && !has_runner(process))

@@ -8,7 +8,7 @@ use sidecheck::environment;
 
 use crate::Usage;
 
-/// Which cluster is meant: one of the harness's own by default, an existing one only when it is named.
+/// Which cluster is meant: one that the harness makes by default, an existing one only if it is named.
 #[derive(Args, Clone)]
 pub struct ClusterOptions {
     /// An existing cluster: a context of your kubeconfig
@@ -20,14 +20,14 @@ pub struct ClusterOptions {
 }
 
 impl ClusterOptions {
-    /// The version, understood.
+    /// The parsed version.
     pub fn version(&self) -> anyhow::Result<KubernetesVersion> {
         self.kubernetes
             .parse()
             .map_err(|error: anyhow::Error| Usage(error.to_string()).into())
     }
 
-    /// The named cluster, or the harness's own, which is brought up where needed.
+    /// The named cluster, or the harness's own, which is brought up if necessary.
     pub async fn bring_up(&self) -> anyhow::Result<Cluster> {
         match &self.context {
             Some(context) => {

@@ -44,7 +44,7 @@ impl Doctor {
             let state = cluster.connect().await.map(|_| "answers".to_owned());
             say(
                 &cluster.name(),
-                state.map_err(|error| error.context("it is dead; the next `sidecheck up` makes it anew")),
+                state.map_err(|error| error.context("it is dead; the next `sidecheck up` recreates it")),
             );
         }
         Ok(if healthy { crate::MET } else { crate::ERROR })

@@ -17,7 +17,7 @@ pub struct Images {
 enum ImagesCommand {
     /// Print the images' names
     List,
-    /// Build the images where needed and print the path of the archive that holds them all
+    /// Build the images if necessary and print the path of the archive that holds them all
     Archive,
     /// Push the images below PREFIX (`registry.example/team`); run the suite there with SIDECHECK_IMAGE_PREFIX=PREFIX
     Push {

@@ -22,12 +22,12 @@ use tracing_subscriber::EnvFilter;
 const MET: u8 = 0;
 /// The suite could not tell.
 const ERROR: u8 = 2;
-/// The call was wrong.
+/// The command line was wrong.
 const USAGE: u8 = 64;
 
 /// Does a cluster honour what sidecars rely on?
 ///
-/// Exit codes: 0 everything is met, 1 something is not met, 2 the suite could not tell, 64 the call was wrong.
+/// Exit codes: 0 everything is met, 1 something is not met, 2 the suite could not tell, 64 usage error.
 #[derive(Parser)]
 #[command(version, max_term_width = 100)]
 struct Arguments {
@@ -99,7 +99,7 @@ fn complain(error: &anyhow::Error) {
     eprintln!("sidecheck: {}", display_safe(&format!("{error:#}")));
 }
 
-/// A call that cannot be understood.
+/// A command line that cannot be understood.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Usage(String);

@@ -25,7 +25,7 @@ pub fn call(subcommand: &str) -> Command {
     command
 }
 
-/// The names of all tests of the suites, which are built if necessary. What cargo says of that goes into the file `log`.
+/// The names of all tests of the suites, which are built if necessary. cargo's messages go into the file `log`.
 pub async fn tests(log: &Path) -> anyhow::Result<Vec<String>> {
     let output = call("list")
         .args(["--message-format", "json"])
@@ -54,7 +54,7 @@ pub fn last_lines(log: &Path) -> String {
 /// The tests that decide the planned checks, and the checks that no test decides.
 ///
 /// A test is called `AREA::…::CHECK::shape_N_Classic`. `AREA::…::shared::shape_N_Classic` decides every check of its area and shape that has
-/// no test of its own.
+/// no own test.
 pub fn deciding<'a>(planned: &'a [Planned], tests: &[String]) -> (BTreeSet<String>, Vec<&'a Planned>) {
     let tests: Vec<(Decides<'_>, &String)> = tests
         .iter()

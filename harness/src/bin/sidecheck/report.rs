@@ -14,7 +14,7 @@ use sidecheck::report::model::Report;
 use sidecheck::report::records::{Found, RunFolder, write_whole};
 use sidecheck::report::{junit, terminal};
 
-/// Put the report of the last run together, also of one that was killed or started by nextest alone
+/// Write and print the report of the latest run, even if it was killed or started by nextest alone
 #[derive(Args)]
 pub struct ReportLast {}
 
@@ -42,7 +42,7 @@ impl ReportLast {
     }
 }
 
-/// What the cluster that the environment names says now.
+/// What the cluster named by the environment says about itself now.
 async fn now() -> Found {
     let Ok(cluster) = Cluster::connect().await else {
         return Found::default();
@@ -53,7 +53,7 @@ async fn now() -> Found {
     }
 }
 
-/// Writes the report's files: where the last run's are found, and into the run's own folder, which no later run writes to.
+/// Writes the report's files to the fixed place for the latest run, and to the run's folder, which later runs leave alone.
 pub fn publish(report: &Report) -> anyhow::Result<()> {
     let results = environment::results();
     let own = RunFolder::new(&results, &report.run);

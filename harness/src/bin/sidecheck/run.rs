@@ -29,7 +29,7 @@ use crate::{Usage, nextest};
 /// Decide the checks and print the result
 #[derive(Args)]
 pub struct Run {
-    /// Which checks: an area, a part of an id, or ID@SHAPE; all where nothing is given
+    /// Which checks: an area, a part of an id, or ID@SHAPE; all if nothing is given
     filters: Vec<String>,
     #[command(flatten)]
     cluster: ClusterOptions,
@@ -92,7 +92,8 @@ impl Run {
         };
         let report = assemble(&folder, &environment::root().join("fixtures"), ran)?;
         publish(&report)?;
-        if self.keep == Keep::Never {
+        // The namespaces of what is to stay are marked, and left out.
+        if self.keep != Keep::Always {
             sweep(&cluster, &run).await;
         }
         if let Some(trouble) = trouble {
@@ -102,7 +103,7 @@ impl Run {
         Ok(report.summary.exit_code())
     }
 
-    /// Runs the tests with nextest and shows each outcome as it is recorded; returns what went wrong beside them.
+    /// Runs the tests with nextest and shows each outcome as it is recorded; returns what else went wrong.
     async fn decide(
         &self,
         run: &str,
@@ -155,7 +156,7 @@ impl Run {
         let status = loop {
             tokio::select! {
                 status = nextest.wait() => break status?,
-                // A terminal sends it to nextest too, which ends its tests and then itself.
+                // A terminal sends it to nextest too, which ends its tests and then exits.
                 _ = tokio::signal::ctrl_c() => {}
                 _ = terminate.recv() => end(&nextest)?,
                 () = tokio::time::sleep(patience::LOOK_AGAIN * 2) => progress.show(folder),
@@ -254,9 +255,10 @@ impl Progress {
     }
 }
 
-/// Makes sure that the run leaves no namespace behind; says so where it does.
+/// Makes sure that the run leaves no namespace behind, and warns if it does.
 async fn sweep(cluster: &Cluster, run: &str) {
     let swept = async {
+        scenario::remove_cluster_objects(&cluster.client, Some(run)).await?;
         scenario::remove_namespaces(&cluster.client, Some(run)).await?;
         scenario::wait_until_gone(&cluster.client, Some(run), patience::CLEAN_UP).await
     };

@@ -11,7 +11,7 @@ use sidecheck::environment;
 
 use crate::cluster_options::ClusterOptions;
 
-/// Bring the cluster up: made once per Kubernetes version, reused, and made anew when it is dead
+/// Bring the cluster up: made once per Kubernetes version, reused, and recreated if it is dead
 #[derive(Args)]
 pub struct Up {
     #[command(flatten)]
