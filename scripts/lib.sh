@@ -13,7 +13,7 @@ die() {
   exit 2
 }
 
-# Exports what `scripts/setup` wrote down: SIDECHECK_ENGINE (docker or podman) and, for an engine of its own, that engine's settings.
+# Exports what `scripts/setup` wrote down: SIDECHECK_ENGINE (docker or podman) and, if set-up configured the engine, its settings.
 load_engine() {
   [ -f "$cache/engine/env" ] || die "no container engine is set up yet: run scripts/setup"
   set -a
@@ -22,7 +22,7 @@ load_engine() {
   set +a
 }
 
-# Runs the calling script once more, as the only one of its name: who comes second waits. The lock is held by a parent (`flock -o`),
+# Runs the calling script again under a lock, so that only one of its name runs at a time. The lock is held by a parent (`flock -o`),
 # never by what the script starts: an engine's daemons would keep it for ever.
 alone() {
   local name
@@ -32,7 +32,7 @@ alone() {
   SIDECHECK_ALONE=$name exec flock -o "$cache/$name.lock" "$0" "$@"
 }
 
-# Runs a command whose output nobody needs unless it fails; then the end of it says why.
+# Runs a command and shows the end of its output only if it fails.
 quietly() {
   local log
   log=$(mktemp)
@@ -70,7 +70,7 @@ go_in_cache() {
   command -v go >/dev/null || die "go is not installed, and $1 is built with it: install Go (https://go.dev/dl), then run this again"
   export GOMODCACHE=$cache/go/mod GOCACHE=$cache/go/build GOBIN=$cache/bin GOWORK=off
   export GOFLAGS='-modcacherw -trimpath -buildvcs=false'
-  # A killed build leaves gigabytes behind: where the next one finds them. The calling script is the only one of its name.
+  # A killed build leaves gigabytes behind, so the next one clears them. Only one script of this name runs at a time.
   export GOTMPDIR=$cache/go/tmp/${0##*/}
   rm -rf "$GOTMPDIR"
   mkdir -p "$GOTMPDIR"
