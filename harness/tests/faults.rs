@@ -51,7 +51,7 @@ async fn pods(pod: &ScenarioPod) -> anyhow::Result<Api<Pod>> {
     Ok(Api::namespaced(client().await, pod.namespace()))
 }
 
-/// Lines `line 1` to `line 300` come within three seconds of the program's start and are all read, whatever happens meanwhile.
+/// Fifty lines that come after some trouble are all read.
 async fn all_lines_arrive(spec: &str, trouble: impl AsyncFn() -> anyhow::Result<()>) {
     let result = outcome(spec, None, async |pod| {
         trouble().await?;
@@ -72,7 +72,7 @@ async fn alone_a_restarted_kubelet_loses_no_line() {
 #[tokio::test]
 async fn alone_a_restarted_kubelet_is_named() {
     let result = outcome(AGENT, None, async |pod| {
-        on_node("systemctl restart kubelet && until curl -sf localhost:10248/healthz; do sleep 0.1; done").await?;
+        on_node("systemctl restart kubelet").await?;
         never(&pod.main()).await
     })
     .await;
@@ -203,6 +203,29 @@ async fn what_the_check_arranges_is_never_not_met() {
 async fn a_container_that_is_not_there_is_an_error() {
     let result = outcome(AGENT, None, async |pod| never(&pod.container("mian")).await).await;
     is_error(&result, &["Pod app has no container “mian”; it has: main"]);
+}
+
+#[tokio::test]
+async fn a_hundred_thousand_lines_are_all_read() {
+    const LINES: usize = 100_000;
+    let result = outcome(AGENT, None, async |pod| {
+        let main = pod.main();
+        main.arrange(agent::append("/dev/stdout", LINES as u64).quietly())
+            .await?;
+        main.arrange(agent::append_text("/dev/stdout", "end")).await?;
+        main.expect("every line")
+            .within(Duration::from_secs(120))
+            .numbered_lines(LINES, "end")
+            .await
+    })
+    .await;
+    assert_eq!(
+        result.outcome,
+        OutcomeKind::Met,
+        "{:?} {:?}",
+        result.reason,
+        result.observed
+    );
 }
 
 /// A policy that changes this run's Pods on admission, until it is dropped by [`Policy::remove`].
