@@ -1,45 +1,30 @@
-//! Fixtures and functions belong together: no orphan on either side.
+//! Fixtures and functions belong together: neither exists without the other.
 
 use std::collections::BTreeMap;
 
 use sidecheck::Shape;
 use sidecheck::environment;
 use sidecheck::fixture::{self, Fixture};
+use sidecheck::scenario::Check;
 
-/// The checks of an area: those with a Pod of their own, and those that share one.
-type Written = (&'static [(&'static str, Option<&'static [Shape]>)], Vec<&'static str>);
+/// An area with the checks that share a Pod and those that have one of their own.
+type Area = (
+    &'static str,
+    &'static [Check],
+    &'static [(&'static str, &'static [Shape])],
+);
 
-fn areas() -> [(&'static str, Written); 5] {
+fn areas() -> [Area; 5] {
     use crate::{config_reload, logging, monitoring, reverse_proxy, timestamped_page};
     [
-        (
-            "config-reload",
-            (
-                config_reload::check::ALL,
-                config_reload::check::shared_checks().collect(),
-            ),
-        ),
-        (
-            "logging",
-            (logging::check::ALL, logging::check::shared_checks().collect()),
-        ),
-        (
-            "monitoring",
-            (monitoring::check::ALL, monitoring::check::shared_checks().collect()),
-        ),
-        (
-            "reverse-proxy",
-            (
-                reverse_proxy::check::ALL,
-                reverse_proxy::check::shared_checks().collect(),
-            ),
-        ),
+        ("config-reload", config_reload::check::SHARED, config_reload::check::OWN),
+        ("logging", logging::check::SHARED, logging::check::OWN),
+        ("monitoring", monitoring::check::SHARED, monitoring::check::OWN),
+        ("reverse-proxy", reverse_proxy::check::SHARED, reverse_proxy::check::OWN),
         (
             "timestamped-page",
-            (
-                timestamped_page::check::ALL,
-                timestamped_page::check::shared_checks().collect(),
-            ),
+            timestamped_page::check::SHARED,
+            timestamped_page::check::OWN,
         ),
     ]
 }
@@ -57,19 +42,19 @@ fn fixtures() -> BTreeMap<String, Fixture> {
 #[test]
 fn every_fixture_has_its_function_and_every_function_its_fixture() {
     let mut fixtures = fixtures();
-    for (area, (own, shared)) in areas() {
-        for (function, shapes) in own {
-            let id = format!("{area}/{}", function.replace('_', "-"));
-            let fixture = fixtures.remove(&id).unwrap_or_else(|| panic!("{id} has no fixture"));
-            assert_eq!(Some(&fixture.metadata.shapes[..]), *shapes, "the shapes of {id}");
-        }
-        for function in shared {
-            let id = format!("{area}/{}", function.replace('_', "-"));
+    for (area, shared, own) in areas() {
+        for check in shared {
+            let id = check.id();
             let fixture = fixtures.remove(&id).unwrap_or_else(|| panic!("{id} has no fixture"));
             assert!(
                 fixture.is_shareable(),
                 "{id} changes the scenario: it needs a Pod of its own"
             );
+        }
+        for (function, shapes) in own {
+            let id = format!("{area}/{}", function.replace('_', "-"));
+            let fixture = fixtures.remove(&id).unwrap_or_else(|| panic!("{id} has no fixture"));
+            assert_eq!(&fixture.metadata.shapes[..], *shapes, "the shapes of {id}");
         }
     }
     assert!(fixtures.is_empty(), "without a function: {:#?}", fixtures.keys());

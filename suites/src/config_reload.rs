@@ -8,7 +8,7 @@ use sidecheck::pod::{Answer, Http, Line};
 use sidecheck::timeline::Event;
 use sidecheck::{Container, Finding, ScenarioPod, Verdict, patience};
 
-use crate::properties::is_read_only;
+use crate::properties::{WORKS, is_read_only};
 
 crate::checks! {
     "config-reload"
@@ -33,7 +33,16 @@ const UPDATES: [&str; 3] = [
 
 /// An update is noticed by the sidecar and served by main.
 async fn works(pod: &ScenarioPod) -> Verdict {
-    takes_effect(pod, &pod.http(80)?, nginx_says(UPDATES[0]), UPDATES[0]).await
+    let (main, http) = (pod.main(), pod.http(80).await?);
+    let serves = |answer: &Answer| answer.status == 200;
+    let now = main.given().answers(&http, "/", "that main serves", serves).await?;
+    let other = |text: &&str| now.body.trim_end() != *text;
+    let text = UPDATES.into_iter().find(other).unwrap_or(AT_FIRST);
+    watches(&pod.sidecar()).await?;
+    project(pod, nginx_says(text)).await?;
+    let expect = main.expect(WORKS).within(patience::PROJECTION);
+    expect.answers(&http, "/", text, says(text)).await?;
+    Ok(())
 }
 
 async fn end_main(pod: &ScenarioPod) -> anyhow::Result<()> {
@@ -56,7 +65,7 @@ async fn reload_over_http(pod: &ScenarioPod) -> Verdict {
 
 /// Four clients ask all the time, before, during and after three reloads: every one of their requests is answered.
 async fn no_request_fails_during_the_reload(pod: &ScenarioPod) -> Verdict {
-    let (client, main, http) = (pod.other("client").main(), pod.main(), pod.http(80)?);
+    let (client, main, http) = (pod.other("client").main(), pod.main(), pod.http(80).await?);
     let load = agent::load(format!("http://{}/", pod.ip()?), 4);
     client
         .arrange(load.every(std::time::Duration::from_millis(50)).within(patience::CALL))
@@ -83,7 +92,7 @@ async fn no_request_fails_during_the_reload(pod: &ScenarioPod) -> Verdict {
 
 /// `nginx -s reload` in a sidecar that does not share main's processes fails, and main goes on with the old text.
 async fn naive_reload_does_not_reach_main(pod: &ScenarioPod) -> Verdict {
-    let (main, http) = (pod.main(), pod.http(80)?);
+    let (main, http) = (pod.main(), pod.http(80).await?);
     main.given().answers(&http, "/", AT_FIRST, says(AT_FIRST)).await?;
     let with = pod.container("with-nginx");
     with.given().records("watching", |_| true).await?;
@@ -121,7 +130,7 @@ async fn updates_arrive_through_the_data_swap(pod: &ScenarioPod) -> Verdict {
         (swaps == 3).then_some(())
     };
     main.given().prints("three swaps of ..data", three).await?;
-    // Whatever else had happened to the folder until now would have been told by now.
+    // By now, any other change of the folder would have been recorded.
     main.arrange(agent::say("later", "")).await?;
     main.given().records("later", |_| true).await?;
     let swaps = main.events()?.iter().filter(|event| is_swap(event)).count();
@@ -135,7 +144,7 @@ async fn updates_arrive_through_the_data_swap(pod: &ScenarioPod) -> Verdict {
 
 /// The sidecar has the new file in its folder, twice, and main still serves the old one that was mounted by subPath.
 async fn subpath_mounts_never_update(pod: &ScenarioPod) -> Verdict {
-    let (main, sidecar, http) = (pod.main(), pod.sidecar(), pod.http(80)?);
+    let (main, sidecar, http) = (pod.main(), pod.sidecar(), pod.http(80).await?);
     main.given().answers(&http, "/", AT_FIRST, says(AT_FIRST)).await?;
     for text in &UPDATES[..2] {
         let seen = update(pod, json!({"index.html": text})).await?;
@@ -171,14 +180,14 @@ fn nginx_says(text: &str) -> Value {
     json!({"default.conf": format!("server {{ listen 80; default_type text/plain; return 200 \"{text}\\n\"; }}\n")})
 }
 
-/// Whether an answer is this text.
+/// Whether an answer is exactly this text.
 fn says(text: &str) -> impl Fn(&Answer) -> bool {
     move |answer| answer.status == 200 && answer.body.trim_end() == text
 }
 
 /// Three updates in a row are served, and neither container restarts.
 async fn every_update_takes_effect(pod: &ScenarioPod, port: u16, data: impl Fn(&str) -> Value) -> Verdict {
-    let (http, main, sidecar) = (pod.http(port)?, pod.main(), pod.sidecar());
+    let (http, main, sidecar) = (pod.http(port).await?, pod.main(), pod.sidecar());
     main.given().answers(&http, "/", AT_FIRST, says(AT_FIRST)).await?;
     let before = [main.run()?, sidecar.run()?];
     for text in UPDATES {
@@ -186,7 +195,7 @@ async fn every_update_takes_effect(pod: &ScenarioPod, port: u16, data: impl Fn(&
         for (container, before) in [&main, &sidecar].into_iter().zip(&before) {
             let after = container.run();
             let same = after.as_ref().is_ok_and(|after| after == before);
-            let expect = container.expect("no container restarts");
+            let expect = container.expect("no container restarts").about_restarts();
             expect.holds(same, format!("{before:?}"), format!("it was restarted: {after:?}"))?;
         }
         effect?;
@@ -212,13 +221,17 @@ async fn takes_effect(pod: &ScenarioPod, http: &Http, data: Value, text: &str) -
 /// Changes the ConfigMap and waits until the sidecar has noticed and its reload command has ended.
 async fn update(pod: &ScenarioPod, data: Value) -> Result<Event, Finding> {
     let sidecar = pod.sidecar();
-    // Its present run looks for changes.
-    let run = sidecar.run()?.restarts;
-    let watching = |line: &Line| (line.run == run && line.event.as_ref()?.event == "watching").then_some(());
-    sidecar.given().prints("the event “watching”", watching).await?;
+    watches(&sidecar).await?;
     let before = sidecar.events()?.iter().filter(|event| event.event == "reload").count();
     project(pod, data).await?;
     reload(&sidecar, before).await
+}
+
+/// Waits until the sidecar's present run looks for changes.
+async fn watches(sidecar: &Container) -> anyhow::Result<()> {
+    let run = sidecar.run()?.restarts;
+    let watching = |line: &Line| (line.run == run && line.event.as_ref()?.event == "watching").then_some(());
+    sidecar.given().prints("the event “watching”", watching).await
 }
 
 /// Changes the ConfigMap and has the kubelet look at it.

@@ -1,4 +1,4 @@
-//! The checks: one module an area, one function a check. What a check demands stands in the fixture of the same name.
+//! The checks: one module an area, one function a check. What a check requires is in the fixture of the same name.
 //!
 //! A function takes the fixture's Pod and decides. [`checks!`] makes tests of an area's functions, together with the
 //! [properties](properties) that hold in every area.
@@ -27,21 +27,39 @@ macro_rules! checks {
     ) => {
         pub mod check {
             use rstest::rstest;
+            use sidecheck::Outcome;
             use sidecheck::Shape::{self, Classic, Native};
             use sidecheck::scenario::{Check, check, share};
-            use sidecheck::{Outcome, ScenarioPod, Verdict};
 
             use crate::properties;
 
             const fn one(function: &'static str, body: sidecheck::scenario::Body) -> Check {
-                Check { area: $area, function, body }
+                Check {
+                    area: $area,
+                    function,
+                    body,
+                }
             }
 
-            const SHARED: &[Check] = &[
+            /// The checks that share a Pod.
+            pub const SHARED: &[Check] = &[
                 $(one(stringify!($shared), |pod| Box::pin(super::$shared(pod))),)*
                 one("containers_share_one_ip", |pod| Box::pin(properties::containers_share_one_ip(pod))),
                 one("localhost_works_both_ways", |pod| Box::pin(properties::localhost_works_both_ways(pod))),
                 one("one_volume_is_seen_by_both", |pod| Box::pin(properties::one_volume_is_seen_by_both(pod))),
+                // Each of these ends another container.
+                one("main_restarts_alone", |pod| {
+                    Box::pin(async move {
+                        properties::restarts_alone(&pod.main(), &pod.sidecar(), async || Ok(super::end_main(pod).await?)).await?;
+                        super::works(pod).await
+                    })
+                }),
+                one("sidecar_restarts_alone", |pod| {
+                    Box::pin(async move {
+                        properties::restarts_alone(&pod.sidecar(), &pod.main(), async || Ok(super::end_sidecar(pod).await?)).await?;
+                        super::works(pod).await
+                    })
+                }),
                 // These two end the Pod.
                 one("stop_signals_reach_every_container", |pod| {
                     Box::pin(properties::stop_signals_reach_every_container(pod))
@@ -49,44 +67,13 @@ macro_rules! checks {
                 one("sidecar_ends_after_main", |pod| Box::pin(properties::sidecar_ends_after_main(pod))),
             ];
 
-            /// Every check of the area; the shapes of those that have a Pod of their own.
-            pub const ALL: &[(&str, Option<&[Shape]>)] = &[
-                ("main_restarts_alone", Some(&[Classic, Native])),
-                ("sidecar_restarts_alone", Some(&[Classic, Native])),
-                $((stringify!($own), Some(&[$($shape),+])),)*
-            ];
-
-            /// The checks that share a Pod.
-            pub fn shared_checks() -> impl Iterator<Item = &'static str> {
-                SHARED.iter().map(|check| check.function)
-            }
+            /// The checks that have a Pod of their own, and their shapes.
+            pub const OWN: &[(&str, &[Shape])] = &[$((stringify!($own), &[$($shape),+])),*];
 
             #[rstest]
             #[tokio::test]
             async fn shared(#[values(Classic, Native)] shape: Shape) -> Outcome {
                 share(SHARED, shape).await
-            }
-
-            async fn restart_main(pod: &ScenarioPod) -> Verdict {
-                properties::restarts_alone(&pod.main(), &pod.sidecar(), async || Ok(super::end_main(pod).await?)).await?;
-                super::works(pod).await
-            }
-
-            async fn restart_sidecar(pod: &ScenarioPod) -> Verdict {
-                properties::restarts_alone(&pod.sidecar(), &pod.main(), async || Ok(super::end_sidecar(pod).await?)).await?;
-                super::works(pod).await
-            }
-
-            #[rstest]
-            #[tokio::test]
-            async fn main_restarts_alone(#[values(Classic, Native)] shape: Shape) -> Outcome {
-                check(one("main_restarts_alone", |pod| Box::pin(restart_main(pod))), shape).await
-            }
-
-            #[rstest]
-            #[tokio::test]
-            async fn sidecar_restarts_alone(#[values(Classic, Native)] shape: Shape) -> Outcome {
-                check(one("sidecar_restarts_alone", |pod| Box::pin(restart_sidecar(pod))), shape).await
             }
 
             $(

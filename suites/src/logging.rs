@@ -1,19 +1,22 @@
 //! A sidecar ships what main writes to a file.
 
 use sidecheck::agent;
-use sidecheck::pod::Line;
+use sidecheck::pod::{Answer, Line};
 use sidecheck::timeline::Event;
-use sidecheck::{ScenarioPod, Verdict};
+use sidecheck::{Container, ScenarioPod, Verdict};
 
-use crate::properties::{self, content, sees_at_once};
+use crate::properties::{self, WORKS, content, sees_at_once};
 
 crate::checks! {
     "logging"
-    shared { every_line_reaches_the_sidecar, one_volume_under_two_paths }
+    shared {
+        a_file_that_appears_late_is_shipped,
+        every_line_reaches_the_sidecar,
+        rotation_by_rename_is_followed,
+        truncation_is_followed,
+        one_volume_under_two_paths,
+    }
     own {
-        rotation_by_rename_is_followed [Classic, Native],
-        truncation_is_followed [Classic, Native],
-        a_file_that_appears_late_is_shipped [Classic, Native],
         nginx_requests_are_shipped [Classic, Native],
         nginx_errors_are_shipped [Classic, Native],
         read_only_mount_is_enforced [Classic, Native],
@@ -27,7 +30,7 @@ crate::checks! {
     }
 }
 
-/// The log, where main has it.
+/// The log, as main mounts it.
 const LOG: &str = "/var/log/app/app.log";
 /// What every check of numbered lines asserts.
 const EVERY_LINE: &str = "every line, once and in order";
@@ -37,7 +40,7 @@ async fn works(pod: &ScenarioPod) -> Verdict {
     let (main, shipper) = (pod.main(), pod.sidecar());
     let known = shipper.line_count()?;
     main.arrange(agent::append_text(LOG, "a line for the shipper")).await?;
-    let expect = shipper.expect("the sidecar ships").after(known);
+    let expect = shipper.expect(WORKS).after(known);
     expect
         .prints_line("main's line", |line| line == "a line for the shipper")
         .await?;
@@ -54,13 +57,33 @@ async fn end_sidecar(pod: &ScenarioPod) -> anyhow::Result<()> {
 
 /// What main appends to the log, the shipper prints; the marker is the line after the last one.
 async fn every_line_reaches_the_sidecar(pod: &ScenarioPod) -> Verdict {
-    let main = pod.main();
-    main.arrange(agent::append(LOG, 200)).await?;
-    main.arrange(agent::append_text(LOG, "end")).await?;
-    pod.sidecar().expect(EVERY_LINE).numbered_lines(200, "end").await
+    ships(pod, LOG, 200, async |main, _| {
+        main.arrange(agent::append(LOG, 200)).await.map(drop)
+    })
+    .await
 }
 
-/// What stands under one path stands under the other, and what one side adds the other one reads at once.
+/// `write` has main write the agent's numbered lines to a file. What the shipper prints after the lines that it has printed before, up to a
+/// marker at the end of that file, is these lines.
+async fn ships(
+    pod: &ScenarioPod,
+    file: &str,
+    count: usize,
+    write: impl AsyncFnOnce(&Container, usize) -> anyhow::Result<()>,
+) -> Verdict {
+    let (main, shipper) = (pod.main(), pod.sidecar());
+    let before = shipper.line_count()?;
+    write(&main, before).await?;
+    let marker = format!("the end of {file}");
+    main.arrange(agent::append_text(file, &marker)).await?;
+    shipper
+        .expect(EVERY_LINE)
+        .after(before)
+        .numbered_lines(count, &marker)
+        .await
+}
+
+/// Both paths show the same file, and what one side adds the other reads at once.
 async fn one_volume_under_two_paths(pod: &ScenarioPod) -> Verdict {
     let (main, shipper) = (pod.main(), pod.sidecar());
     let (here, there) = ("/var/log/app/orders.log", "/mnt/logs/orders.log");
@@ -78,49 +101,56 @@ async fn one_volume_under_two_paths(pod: &ScenarioPod) -> Verdict {
 
 /// Ten lines are read, the file is renamed, ten more go to a new file of the old name.
 async fn rotation_by_rename_is_followed(pod: &ScenarioPod) -> Verdict {
-    let (main, shipper) = (pod.main(), pod.sidecar());
-    main.arrange(agent::append(LOG, 10)).await?;
-    shipper.given().prints_line("line 10", |line| line == "line 10").await?;
-    main.arrange(agent::rename(LOG, "/var/log/app/app.log.1")).await?;
-    main.arrange(agent::append(LOG, 10)).await?;
-    main.arrange(agent::append_text(LOG, "end")).await?;
-    shipper.expect(EVERY_LINE).numbered_lines(20, "end").await
+    let file = "/var/log/app/rotated.log";
+    ships(pod, file, 20, async |main, before| {
+        main.arrange(agent::append(file, 10)).await?;
+        pod.sidecar()
+            .given()
+            .after(before)
+            .prints_line("line 10", |line| line == "line 10")
+            .await?;
+        main.arrange(agent::rename(file, format!("{file}.1"))).await?;
+        main.arrange(agent::append(file, 10)).await.map(drop)
+    })
+    .await
 }
 
-/// Ten lines are read, the file is emptied, five more are written to it.
+/// Fifty lines are read, the file is emptied, five more are written to it: it stays shorter than it was, by which readers see it.
 async fn truncation_is_followed(pod: &ScenarioPod) -> Verdict {
-    let (main, shipper) = (pod.main(), pod.sidecar());
-    main.arrange(agent::append(LOG, 10)).await?;
-    shipper.given().prints_line("line 10", |line| line == "line 10").await?;
-    main.arrange(agent::truncate(LOG)).await?;
-    main.arrange(agent::append(LOG, 5)).await?;
-    main.arrange(agent::append_text(LOG, "end")).await?;
-    shipper.expect(EVERY_LINE).numbered_lines(15, "end").await
+    let file = "/var/log/app/truncated.log";
+    ships(pod, file, 55, async |main, before| {
+        main.arrange(agent::append(file, 50)).await?;
+        pod.sidecar()
+            .given()
+            .after(before)
+            .prints_line("line 50", |line| line == "line 50")
+            .await?;
+        main.arrange(agent::truncate(file)).await?;
+        main.arrange(agent::append(file, 5)).await.map(drop)
+    })
+    .await
 }
 
 /// The shipper complains that there is no file; then main makes it.
 async fn a_file_that_appears_late_is_shipped(pod: &ScenarioPod) -> Verdict {
-    let (main, shipper) = (pod.main(), pod.sidecar());
-    shipper
-        .given()
-        .prints_line("a complaint", |line| line.contains("can't open"))
-        .await?;
-    main.arrange(agent::append(LOG, 20)).await?;
-    main.arrange(agent::append_text(LOG, "end")).await?;
-    shipper.expect(EVERY_LINE).numbered_lines(20, "end").await
+    let file = "/var/log/app/late.log";
+    let complains = |line: &str| line.contains("can't open") && line.contains("late.log");
+    pod.sidecar().given().prints_line("a complaint", complains).await?;
+    ships(pod, file, 20, async |main, _| {
+        main.arrange(agent::append(file, 20)).await.map(drop)
+    })
+    .await
 }
 
 /// Five requests, each answered, then one that is not found: by its error, which is logged after them, five lines have arrived.
 async fn nginx_requests_are_shipped(pod: &ScenarioPod) -> Verdict {
-    let http = pod.http(80)?;
+    let http = pod.http(80).await?;
     for number in 1..=5 {
         let answer = http
             .get(&format!("/?request={number}"))
             .await
             .map_err(anyhow::Error::from)?;
-        pod.main()
-            .expect("nginx answers")
-            .holds(answer.status == 200, "200", answer.to_string())?;
+        is_answered(&answer, 200)?;
     }
     http.get("/?request=end").await.map_err(anyhow::Error::from)?;
     ships_in_order(
@@ -134,19 +164,23 @@ async fn nginx_requests_are_shipped(pod: &ScenarioPod) -> Verdict {
 
 /// Five errors, then one more after them: by then five lines have arrived.
 async fn nginx_errors_are_shipped(pod: &ScenarioPod) -> Verdict {
-    let http = pod.http(80)?;
+    let http = pod.http(80).await?;
     for number in 1..=5 {
         let answer = http
             .get(&format!("/missing-{number}"))
             .await
             .map_err(anyhow::Error::from)?;
-        pod.main()
-            .expect("nginx answers")
-            .holds(answer.status == 404, "404", answer.to_string())?;
+        is_answered(&answer, 404)?;
     }
     http.get("/missing-end").await.map_err(anyhow::Error::from)?;
     let start = "open() \"/usr/share/nginx/html/missing-";
     ships_in_order(pod, "every error, once and in order", start, &format!("{start}end")).await
+}
+
+/// What is to be logged has happened.
+fn is_answered(answer: &Answer, status: u16) -> anyhow::Result<()> {
+    anyhow::ensure!(answer.status == status, "nginx answered {answer} instead of {status}");
+    Ok(())
 }
 
 /// Before a line with `end`, the shipper has printed five lines with `start` and a number, from 1 on and in order, each of them one record.
@@ -229,7 +263,9 @@ async fn shared_files_end_with_the_pod(pod: &ScenarioPod) -> Verdict {
     }
     pod.deleted().await?;
     let left = reader.exec(&find).await?.stdout;
-    reader.exec(&["rm", "-rf", "/var/lib/kubelet/sidecheck-twin"]).await?;
+    for file in left.lines() {
+        reader.exec(&["rm", file]).await?;
+    }
     reader
         .expect("nothing of the volume is left on the node")
         .holds(left.is_empty(), "no such file", left)
@@ -257,23 +293,19 @@ async fn last_lines_survive_shutdown(pod: &ScenarioPod) -> Verdict {
     pod.sidecar().expect(EVERY_LINE).numbered_lines(5, "end").await
 }
 
-/// Both are told to end at once; a shipper that waits for main's last line has it when the Pod is gone.
+/// Both get SIGTERM at once; a shipper that waits for main's last line has it when the Pod is gone.
 async fn a_classic_shipper_waits_for_the_last_line(pod: &ScenarioPod) -> Verdict {
     pod.deleted().await?;
     pod.sidecar().expect(EVERY_LINE).numbered_lines(5, "end").await
 }
 
-/// Main ignores SIGTERM and is killed when its time is over, as its last sign of life shows; the sidecar's handler finishes all the same.
+/// Main ignores SIGTERM and is killed when its time is over, as its last line shows; the sidecar's handler still finishes.
 async fn grace_expiry_kills(pod: &ScenarioPod) -> Verdict {
     let (main, shipper) = (pod.main(), pod.sidecar());
     pod.deleted().await?;
-    let told = main.given().records("sigterm", |_| true).await?;
-    let last = main
-        .events()?
-        .into_iter()
-        .filter(|event| event.event == "wrote")
-        .next_back();
-    let last = last.map_or(0, |event: Event| event.t).saturating_sub(told.t);
+    let stop = main.given().records("sigterm", |_| true).await?;
+    let last = main.events()?.into_iter().rfind(|event| event.event == "wrote");
+    let last = last.map_or(0, |event: Event| event.t).saturating_sub(stop.t);
     properties::ended(&main, "main is killed", "Error", 137)?;
     // Some milliseconds pass between the signal and the handler's record, and between the last line and the kill.
     let seconds = last as f64 / 1e9;
@@ -293,11 +325,11 @@ async fn grace_expiry_kills(pod: &ScenarioPod) -> Verdict {
 async fn prestop_runs_before_sigterm(pod: &ScenarioPod) -> Verdict {
     pod.deleted().await?;
     for container in [pod.main(), pod.sidecar()] {
-        let told = container.given().records("sigterm", |_| true).await?;
+        let stop = container.given().records("sigterm", |_| true).await?;
         let hooks = container.events()?.into_iter().filter(|event| event.event == "request");
         let ended: Vec<u64> = hooks.map(|event| event.t).collect();
-        let before = ended.len() == 1 && ended[0] < told.t;
-        let observed = format!("hooks that ended at {ended:?}, SIGTERM at {}", told.t);
+        let before = ended.len() == 1 && ended[0] < stop.t;
+        let observed = format!("hooks that ended at {ended:?}, SIGTERM at {}", stop.t);
         container
             .expect("the hook ends before SIGTERM")
             .holds(before, "one hook, ended before SIGTERM", observed)?;

@@ -4,17 +4,19 @@ use sidecheck::agent;
 use sidecheck::pod::Line;
 use sidecheck::{Container, ScenarioPod, Verdict};
 
+use crate::properties::WORKS;
+
 crate::checks! {
     "monitoring"
     shared { status_file_is_seen_at_once }
     own { poller_sees_main_come_and_go [Classic, Native] }
 }
 
-/// What main serves, as the poller tells of it.
+/// What main serves, as the poller prints it.
 const ANSWER: &str = "answer The page of the app";
 
-/// How a poll ended. One that found no address for localhost says nothing: for each container that it starts, the kubelet writes the
-/// Pod's /etc/hosts once more, in place, and for an instant that is empty.
+/// How a poll ended. One that found no address for localhost says nothing: the kubelet rewrites the Pod's /etc/hosts in
+/// place whenever it starts a container, and the file is empty for an instant.
 fn poll(line: &Line) -> Option<&str> {
     let (number, result) = line.text.strip_prefix("poll ")?.split_once(' ')?;
     number.parse::<u64>().ok()?;
@@ -38,7 +40,7 @@ async fn next_poll(poller: &Container, label: &'static str, wanted: &str) -> Ver
 
 /// The poller gets an answer.
 async fn works(pod: &ScenarioPod) -> Verdict {
-    next_poll(&pod.sidecar(), "the sidecar gets answers", ANSWER).await
+    next_poll(&pod.sidecar(), WORKS, ANSWER).await
 }
 
 async fn end_main(pod: &ScenarioPod) -> anyhow::Result<()> {
@@ -63,7 +65,7 @@ async fn poller_sees_main_come_and_go(pod: &ScenarioPod) -> Verdict {
     next_poll(&poller, "answers after main's restart", ANSWER).await
 }
 
-/// As soon as the poller tells of a poll, main serves the file with it.
+/// As soon as the poller has printed a poll, main serves the file with it.
 async fn status_file_is_seen_at_once(pod: &ScenarioPod) -> Verdict {
     let (main, poller) = (pod.main(), pod.sidecar());
     let given = poller.given().after(poller.line_count()?);
@@ -73,7 +75,7 @@ async fn status_file_is_seen_at_once(pod: &ScenarioPod) -> Verdict {
     let expect = main.expect("main serves what the poller wrote");
     let what = format!("“{line}” in what main serves");
     expect
-        .answers_at_once(&pod.http(8080)?, "/status/polls", &what, |answer| {
+        .answers_at_once(&pod.http(8080).await?, "/status/polls", &what, |answer| {
             answer.has_line(&line)
         })
         .await?;

@@ -3,7 +3,10 @@
 use sidecheck::agent;
 use sidecheck::pod::Line;
 use sidecheck::timeline::Event;
-use sidecheck::{Container, Finding, ScenarioPod, Verdict, patience};
+use sidecheck::{Container, ScenarioPod, Verdict, patience};
+
+/// What every area's `works` asserts in the end.
+pub const WORKS: &str = "main and sidecar do their work";
 
 /// All containers see one network namespace, one set of addresses with the Pod's IPs in it and one host name; another Pod sees others.
 pub async fn containers_share_one_ip(pod: &ScenarioPod) -> Verdict {
@@ -57,7 +60,7 @@ pub async fn localhost_works_both_ways(pod: &ScenarioPod) -> Verdict {
         } else {
             format!("0.0.0.0:{port}")
         };
-        let _serving = server.serve(&address, server.name()).await?;
+        server.serve(&address, server.name()).await?;
         for host in hosts {
             gets(asker, label, &format!("http://{host}:{port}/"), server.name()).await?;
         }
@@ -100,31 +103,39 @@ pub async fn stop_signals_reach_every_container(pod: &ScenarioPod) -> Verdict {
         (pod.main(), "main gets its stop signal"),
         (pod.sidecar(), "the sidecar gets its stop signal"),
     ] {
-        container
-            .expect(label)
-            .prints("its stop signal", |line| is_stop_signal(line).then_some(()))
-            .await?;
+        let last = last_run(&container)?;
+        let told = |line: &Line| (line.run == last && is_stop_signal(line)).then_some(());
+        container.expect(label).prints("its stop signal", told).await?;
     }
     Ok(())
 }
 
-/// The sidecar is told to end when main's last process has gone: the lock that main holds for as long as it lives is free by then.
+/// The sidecar gets its stop signal when main's last process has gone: the lock that main holds for as long as it lives is free by then.
 pub async fn sidecar_ends_after_main(pod: &ScenarioPod) -> Verdict {
     pod.deleted().await?;
-    let sidecar = pod.sidecar();
-    let told = sidecar.given().records("stop-signal", |_| true).await?;
+    let (sidecar, last) = (pod.sidecar(), last_run(&pod.sidecar())?);
+    let told = |line: &Line| {
+        let event = line.event.as_deref().filter(|event| event.event == "stop-signal")?;
+        (line.run == last).then(|| event.clone())
+    };
+    let told = sidecar.given().prints("its stop signal", told).await?;
     let gone = told.text("text").ends_with("peer=gone");
     let expect = sidecar.expect("main has ended before the sidecar's stop signal");
     expect.holds(gone, "a stop signal after main's end: peer=gone", told.to_string())
 }
 
-/// Whether a line tells of the signal that asks a container to end: recorded, or nginx's own word of the signal that its image declares.
+/// The number of a container's last run. An earlier one may have had its stop signal too.
+fn last_run(container: &Container) -> anyhow::Result<i32> {
+    Ok(container.lines()?.last().map_or(0, |line| line.run))
+}
+
+/// Whether a line says that the stop signal arrived: a recorded event, or nginx's log of the signal that its image declares.
 fn is_stop_signal(line: &Line) -> bool {
     let recorded = |event: &Event| matches!(event.event.as_str(), "stop-signal" | "sigterm");
     line.event.as_deref().is_some_and(recorded) || line.text.contains(NGINX_STOPS)
 }
 
-/// What nginx logs of the stop signal that its image declares.
+/// What nginx logs when it gets the stop signal that its image declares.
 pub const NGINX_STOPS: &str = "signal 3 (SIGQUIT) received";
 
 /// `victim` ends and starts again, while `bystander` stays the container that it was: same id, same start, same first process.
@@ -137,22 +148,25 @@ pub async fn restarts_alone(
     let inside = bystander.identity().await?.first_process;
     victim.will_end();
     cause().await?;
-    victim.expect("it is restarted").restarts(&before).await?;
+    victim
+        .expect("it is restarted")
+        .about_restarts()
+        .restarts(&before)
+        .await?;
     stays(bystander, &untouched, &inside).await
 }
 
 /// `container` is still the run that it was.
 async fn stays(container: &Container, run: &sidecheck::pod::Run, first: &sidecheck::pod::FirstProcess) -> Verdict {
-    let expect = container.expect("the other container runs on");
+    let expect = container.expect("the other container runs on").about_restarts();
     let expected = format!("{} to go on as it was: {run:?}", container.name());
     // The status lags behind the container; what the container itself shows does not.
     let now = match container.identity().await {
         Ok(identity) => identity.first_process,
-        Err(error) => {
-            return match container.run() {
-                Ok(_) => Err(error.into()),
-                Err(down) => expect.holds(false, expected, format!("it was restarted: {down}")),
-            };
+        // One that has ended cannot answer. One that runs on must.
+        Err(silent) => {
+            container.run_ended(run).await.map_err(|_| silent)?;
+            return expect.holds(false, expected, "it was restarted: it has ended");
         }
     };
     if now != *first {
@@ -168,7 +182,7 @@ async fn stays(container: &Container, run: &sidecheck::pod::Run, first: &sideche
     }
 }
 
-/// What `container` finds in the file `path`; why it finds nothing if it cannot read it.
+/// What `container` reads from the file `path`, or why it cannot.
 pub async fn content(container: &Container, path: &str) -> anyhow::Result<String> {
     let read = container.ask(agent::read(path)).await?;
     Ok(match read.event.as_str() {
@@ -220,7 +234,7 @@ pub async fn gets(from: &Container, label: &'static str, url: &str, page: &str) 
         .holds(good, format!("“{page}” from {url}"), answer.to_string())
 }
 
-/// Nobody listens where the agent in `from` sends a GET request.
+/// A GET of `url` by the agent in `from` is refused: nothing listens there.
 pub async fn is_refused(from: &Container, label: &'static str, url: &str) -> Verdict {
     let answer = from.ask(agent::call(url).within(patience::CALL)).await?;
     let refused = answer.text("error") == "ECONNREFUSED";
@@ -231,7 +245,7 @@ pub async fn is_refused(from: &Container, label: &'static str, url: &str) -> Ver
 /// The agent in `from` gets a page with this line through the Service of that name, and then at each of three further requests.
 ///
 /// The Service's rules reach the node a moment after its Pod is ready. Until then its IP refuses connections, or they
-/// leave the cluster by the node's default route, where anybody may answer (seen with kube-proxy's iptables rules).
+/// leave the cluster by the node's default route, and anything may answer there (seen with kube-proxy's iptables rules).
 pub async fn service_leads_to(from: &Container, label: &'static str, service: &str, line: &str) -> Verdict {
     let url = format!("http://{service}/");
     let call = agent::call(&url).within(patience::ATTEMPT);
@@ -278,9 +292,4 @@ pub fn ended(container: &Container, label: &'static str, reason: &str, code: i32
     container
         .expect(label)
         .holds(observed == expected, expected.clone(), observed)
-}
-
-/// What `container` has recorded under this name, when its log is complete.
-pub async fn recorded(container: &Container, label: &'static str, name: &str) -> Result<Event, Finding> {
-    container.expect(label).records(name, |_| true).await
 }

@@ -5,7 +5,7 @@ use sidecheck::pod::Answer;
 use sidecheck::{ScenarioPod, Verdict, patience};
 
 use crate::properties::{
-    NGINX_STOPS, at, gets, is_read_only, is_refused, restarts_alone, sees_at_once, service_leads_to,
+    NGINX_STOPS, WORKS, at, gets, is_read_only, is_refused, restarts_alone, sees_at_once, service_leads_to,
 };
 
 crate::checks! {
@@ -31,9 +31,9 @@ fn is_page(answer: &Answer) -> bool {
 /// The page comes through the proxy.
 async fn works(pod: &ScenarioPod) -> Verdict {
     let proxy = pod.sidecar();
-    let expect = proxy.expect("the page comes through the proxy");
+    let expect = proxy.expect(WORKS);
     expect
-        .answers(&pod.http(80)?, "/", &format!("“{PAGE}”"), is_page)
+        .answers(&pod.http(80).await?, "/", &format!("“{PAGE}”"), is_page)
         .await?;
     Ok(())
 }
@@ -41,7 +41,7 @@ async fn works(pod: &ScenarioPod) -> Verdict {
 async fn end_main(pod: &ScenarioPod) -> anyhow::Result<()> {
     pod.main()
         .given()
-        .answers(&pod.http(8080)?, "/", "that main serves", is_page)
+        .answers(&pod.http(8080).await?, "/", "that main serves", is_page)
         .await?;
     pod.main().end_program("python3", "KILL").await
 }
@@ -53,7 +53,7 @@ async fn end_sidecar(pod: &ScenarioPod) -> anyhow::Result<()> {
 /// The page comes through the proxy by every way into the Pod; at main's port main itself answers.
 async fn page_is_served_through_the_proxy(pod: &ScenarioPod) -> Verdict {
     let (main, proxy, client) = (pod.main(), pod.sidecar(), pod.other("client").main());
-    let (through, direct) = (pod.http(80)?, pod.http(8080)?);
+    let (through, direct) = (pod.http(80).await?, pod.http(8080).await?);
     main.given()
         .answers(&direct, "/index.html", "that somebody serves main's port", |_| true)
         .await?;
@@ -77,7 +77,7 @@ async fn page_is_served_through_the_proxy(pod: &ScenarioPod) -> Verdict {
 
 /// Main is ended and kept from serving for a while; the proxy says so, stays, and finds main again.
 async fn main_down_means_502_and_recovery(pod: &ScenarioPod) -> Verdict {
-    let (main, proxy, http) = (pod.main(), pod.sidecar(), pod.http(80)?);
+    let (main, proxy, http) = (pod.main(), pod.sidecar(), pod.http(80).await?);
     main.given()
         .answers(&http, "/", "the page of main at first", is_page)
         .await?;
@@ -118,7 +118,7 @@ async fn proxy_and_main_share_files(pod: &ScenarioPod) -> Verdict {
     let expect = proxy.expect("the proxy serves main's file");
     let right = |answer: &Answer| answer.status == 200 && answer.body == "by main\n";
     expect
-        .answers_at_once(&pod.http(80)?, "/static/of-main.txt", "“by main”", right)
+        .answers_at_once(&pod.http(80).await?, "/static/of-main.txt", "“by main”", right)
         .await?;
     let there = "/usr/share/nginx/html/static/of-proxy.txt";
     sees_at_once((&proxy, there), (&main, "/files/of-proxy.txt"), "by the proxy").await
@@ -132,7 +132,7 @@ async fn liveness_failure_restarts_the_proxy_alone(pod: &ScenarioPod) -> Verdict
     works(pod).await
 }
 
-/// In the proxy's log, the hook's last words stand before nginx's word of its stop signal.
+/// In the proxy's log, the hook's line comes before nginx's line about its stop signal.
 async fn prestop_runs_before_sigterm(pod: &ScenarioPod) -> Verdict {
     const HOOK: &str = "the hook has ended";
     pod.deleted().await?;
@@ -142,7 +142,7 @@ async fn prestop_runs_before_sigterm(pod: &ScenarioPod) -> Verdict {
         .map(|line| &*line.text)
         .filter(|line| *line == HOOK || line.contains(NGINX_STOPS));
     let order: Vec<_> = order.collect();
-    let right = matches!(order[..], [HOOK, told] if told != HOOK);
+    let right = matches!(order[..], [HOOK, signal] if signal != HOOK);
     let expect = pod.sidecar();
     let expect = expect.expect("the hook ends before the stop signal");
     expect.holds(right, format!("“{HOOK}”, then “{NGINX_STOPS}”"), order.join(" ⏎ "))
@@ -150,7 +150,7 @@ async fn prestop_runs_before_sigterm(pod: &ScenarioPod) -> Verdict {
 
 /// Requests that main has accepted and not yet answered when the Pod is deleted: each of them is answered.
 async fn zero_loss_drain(pod: &ScenarioPod) -> Verdict {
-    // An agent carries out statements at once, each in a thread of its own.
+    // An agent carries out several statements at the same time, each in its own thread.
     const REQUESTS: usize = 4;
     let call = agent::call(at(&pod.ip()?, 80)).within(patience::CALL);
     let (main, client) = (pod.main(), pod.other("client").main());

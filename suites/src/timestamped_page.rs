@@ -4,7 +4,7 @@ use sidecheck::agent;
 use sidecheck::pod::Line;
 use sidecheck::{Container, ScenarioPod, Verdict};
 
-use crate::properties::{restarts_alone, sees_at_once, service_leads_to};
+use crate::properties::{WORKS, restarts_alone, sees_at_once, service_leads_to};
 
 crate::checks! {
     "timestamped-page"
@@ -34,9 +34,9 @@ async fn next_line(writer: &Container) -> anyhow::Result<String> {
 async fn works(pod: &ScenarioPod) -> Verdict {
     let line = next_line(&pod.sidecar()).await?;
     let (nginx, what) = (pod.main(), format!("a page with the line “{line}”"));
-    let expect = nginx.expect("nginx serves new lines");
+    let expect = nginx.expect(WORKS);
     expect
-        .answers_at_once(&pod.http(80)?, "/", &what, |answer| answer.has_line(&line))
+        .answers_at_once(&pod.http(80).await?, "/", &what, |answer| answer.has_line(&line))
         .await?;
     Ok(())
 }
@@ -51,7 +51,7 @@ async fn end_sidecar(pod: &ScenarioPod) -> anyhow::Result<()> {
 
 /// Three times in a row, the page has every line that the writer has printed since the request before.
 async fn every_request_shows_new_lines(pod: &ScenarioPod) -> Verdict {
-    let (nginx, writer, http) = (pod.main(), pod.sidecar(), pod.http(80)?);
+    let (nginx, writer, http) = (pod.main(), pod.sidecar(), pod.http(80).await?);
     let mut known = writer.line_count()?;
     for _ in 0..3 {
         let mut lines = Vec::new();
