@@ -160,7 +160,7 @@ pub async fn remove_cluster_objects(client: &Client, run: Option<&str>) -> anyho
     Ok(removed)
 }
 
-/// What a created object must keep: the part of it that is compared with the live one.
+/// The spec of the Pod that an object is or makes; none if it makes none.
 pub(super) fn pod_of(object: &Value) -> Option<&Map<String, Value>> {
     match object["kind"].as_str()? {
         "Pod" => object["spec"].as_object(),
