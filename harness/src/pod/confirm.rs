@@ -196,8 +196,8 @@ impl Container {
     /// # Errors
     /// The log cannot be read, or the stream of it has stalled.
     pub(super) async fn catch_up(&self) -> anyhow::Result<()> {
-        /// A stream brings a line within milliseconds.
-        const STALLED: Duration = Duration::from_secs(20);
+        /// A stream brings a line within milliseconds, but the first one of a new run waits for the status.
+        const STALLED: Duration = patience::STATUS.saturating_mul(2);
         let log = self.scene().log(self.pod(), self.name())?;
         if log.has_ended() {
             return Ok(());

@@ -3,6 +3,9 @@
 //! The end of a stream is not the end of a container: the API server ends a response in the same way when the kubelet restarts or a
 //! connection between the two breaks. So a stream that has ended is opened again after the last line until there is nothing new, and the
 //! run is over only when the Pod's status says so too.
+//!
+//! The kubelet opens the log of a container's newest run, which may have begun before the status says so. The first line of a stream that
+//! is opened again shows it: it was read before, or it is a later run's.
 
 use std::io;
 use std::sync::Arc;
@@ -14,7 +17,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::LogParams;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::log::{LINE, Line, Log};
 use super::state::{Pods, status};
@@ -40,10 +43,21 @@ struct Run {
     id: String,
 }
 
+/// How often a run's log was opened before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Opened {
+    First,
+    Again,
+    /// Again, and it is this run's although its first line does not show it.
+    Anyway,
+}
+
 /// How reading ended.
 enum End {
     /// The server closed the stream; whether anything new came.
     Closed { news: bool },
+    /// The stream begins after all that was read: it is a later run's.
+    Later,
     /// There is no such log any more, or not yet.
     Nothing,
     /// The kubelet says in place of the log that the container has been removed.
@@ -114,20 +128,46 @@ impl Follower {
         })
     }
 
+    fn has_restarted(&self, run: &Run) -> bool {
+        let pods = self.pods.borrow();
+        let state = pods.uid(&self.uid);
+        state
+            .and_then(|state| status(&state.pod, &self.container))
+            .is_some_and(|status| status.restart_count > run.restarts)
+    }
+
     /// Reads one run's log to its end.
     async fn read_run(&mut self, run: &Run, previous: bool) {
-        let mut first = true;
+        let mut opened = Opened::First;
+        let mut later: Option<Instant> = None;
         let mut closed = false;
         let mut closed_without_news = 0;
         let mut pause = patience::LOOK_AGAIN;
         loop {
-            let end = self.read(run, previous, first).await;
-            first = false;
+            let end = self.read(run, previous, opened).await;
+            if self.log.newest_run() == Some(run.restarts) {
+                opened = Opened::Again;
+            }
             match end {
                 End::Closed { .. } if previous => return,
+                End::Later => {
+                    if self.has_restarted(run) {
+                        return;
+                    }
+                    if self.is_gone() {
+                        self.log.gap("it ended before its status told of its last run".to_owned());
+                        return;
+                    }
+                    // Otherwise the log's earlier part was put aside while nobody read it.
+                    if later.get_or_insert_with(Instant::now).elapsed() > patience::STATUS {
+                        opened = Opened::Anyway;
+                    }
+                    self.pods_change_within(pause).await;
+                }
                 End::Closed { news } => {
                     self.log.outage(None);
                     closed = true;
+                    opened = Opened::Again;
                     closed_without_news = if news { 0 } else { closed_without_news + 1 };
                     // Twice to the same end: the kubelet has nothing more of a container that does not run.
                     if closed_without_news > 0 && self.is_over(run) {
@@ -182,9 +222,11 @@ impl Follower {
     }
 
     /// Opens the log after the last known line and reads until the stream ends.
-    async fn read(&self, run: &Run, previous: bool, first: bool) -> End {
+    async fn read(&self, run: &Run, previous: bool, opened: Opened) -> End {
         let known = self.log.newest();
-        let since_time = known.filter(|_| !first).map(|(newest, _)| whole_seconds(newest));
+        let since_time = known
+            .filter(|_| opened != Opened::First)
+            .map(|(newest, _)| whole_seconds(newest));
         let parameters = LogParams {
             container: Some(self.container.clone()),
             follow: !previous,
@@ -202,7 +244,7 @@ impl Follower {
         };
         let mut lines = Lines::new(stream);
         let mut known = Known(known);
-        let (mut opening, mut news) = (first, false);
+        let (mut opening, mut news) = (true, false);
         loop {
             let (bytes, cut) = match lines.next().await {
                 Ok(Some(line)) => line,
@@ -218,9 +260,19 @@ impl Follower {
                 return if removed { End::Removed(why) } else { End::Broken(why) };
             };
             let is_known = known.has(at);
-            if opening && is_known {
-                // The stream that was opened for the run before already belonged to this one.
-                self.log.relabel(at, run.restarts);
+            match opened {
+                _ if !opening => {}
+                Opened::First if is_known && !previous => {
+                    // The first stream of the run before was this one's already.
+                    self.log.relabel(at, run.restarts);
+                    self.log.gap("the log of an earlier run was not read".to_owned());
+                }
+                Opened::Again if !is_known => return End::Later,
+                Opened::Anyway if !is_known && self.log.newest_run() == Some(run.restarts) => {
+                    self.log
+                        .gap("lines may be missing after the log was opened again".to_owned());
+                }
+                Opened::First | Opened::Again | Opened::Anyway => {}
             }
             opening = false;
             if !is_known {

@@ -108,6 +108,11 @@ impl Log {
         Some((newest, same))
     }
 
+    /// The run of the newest line.
+    pub(super) fn newest_run(&self) -> Option<i32> {
+        self.store().lines.back().map(|line| line.run)
+    }
+
     pub(super) fn gap(&self, why: String) {
         self.store().gaps.push(why);
         self.changed.send_replace(());
