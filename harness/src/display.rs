@@ -18,6 +18,21 @@ pub fn display_line(text: &str) -> Cow<'_, str> {
     escaped(text, is_unsafe)
 }
 
+/// An error with its causes, each said once. What the API server answers is told in its own words.
+pub fn explained(error: &anyhow::Error) -> String {
+    let mut causes: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let text = match cause.downcast_ref() {
+            Some(kube::Error::Api(status)) => status.message.trim().to_owned(),
+            _ => cause.to_string(),
+        };
+        if causes.last().is_none_or(|last| !last.ends_with(&text)) {
+            causes.push(text);
+        }
+    }
+    causes.join(": ")
+}
+
 /// The beginning of a long value, and how much more there is.
 pub fn shortened(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(SHOWN) {

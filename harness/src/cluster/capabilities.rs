@@ -22,6 +22,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::request::limited;
 use super::{Cluster, Target, images, namespace, node_is_ready};
+use crate::display::explained;
 use crate::fixture::Need;
 use crate::patience;
 use crate::report::records::RunFolder;
@@ -257,7 +258,11 @@ impl Probe<'_> {
         let namespaces: Api<Namespace> = Api::all(self.cluster.client.clone());
         let background = DeleteParams::background();
         if let Err(error) = limited("delete the namespace", namespaces.delete(name, &background)).await {
-            tracing::warn!(namespace = name, "left behind, `sidecheck clean` removes it: {error:#}");
+            tracing::warn!(
+                namespace = name,
+                "left behind, `sidecheck clean` removes it: {}",
+                explained(&error)
+            );
         }
     }
 }

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::engine::{self, Engine};
 use super::versions::KubernetesVersion;
 use super::{Cluster, Target, images};
+use crate::display::explained;
 use crate::{environment, patience};
 
 /// What the names of the harness's clusters begin with.
@@ -151,7 +152,7 @@ impl KindCluster {
                 pull.args(["pull", published]);
                 match engine::run(&mut pull, patience::TRANSFER).await {
                     Ok(_) => return Ok((published.clone(), KINDNET)),
-                    Err(error) => tracing::warn!("{error:#}; building the image instead"),
+                    Err(error) => tracing::warn!("{}; building the image instead", explained(&error)),
                 }
             }
         }

@@ -7,6 +7,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::time::timeout;
 
 use super::Container;
+use crate::cluster::request::passed_on;
 use crate::patience;
 
 /// The most that is kept of a command's output, in bytes.
@@ -80,7 +81,8 @@ impl Container {
     async fn start(&self, command: &[&str]) -> anyhow::Result<AttachedProcess> {
         let parameters = AttachParams::default().container(self.name());
         let api = self.scene().api();
-        Ok(api.exec(self.pod(), command.iter().copied(), &parameters).await?)
+        let started = passed_on(|| api.exec(self.pod(), command.iter().copied(), &parameters));
+        Ok(started.await?)
     }
 
     async fn bounded<T>(&self, command: &[&str], run: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {

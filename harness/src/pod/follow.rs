@@ -155,7 +155,8 @@ impl Follower {
                         return;
                     }
                     if self.is_gone() {
-                        self.log.gap("it ended before its status told of its last run".to_owned());
+                        self.log
+                            .gap("it ended before its status told of its last run".to_owned());
                         return;
                     }
                     // Otherwise the log's earlier part was put aside while nobody read it.

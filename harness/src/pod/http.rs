@@ -11,6 +11,8 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
+use crate::cluster::request::passed_on;
+use crate::display::explained;
 use crate::patience;
 
 /// The most that is kept of an answer's body, in bytes.
@@ -170,10 +172,12 @@ async fn answer(request: reqwest::RequestBuilder) -> Result<Answer, reqwest::Err
 /// Carries one connection to the Pod's port, until both sides have closed it.
 async fn carry(mut local: TcpStream, api: &Api<Pod>, pod: &str, port: u16) -> Result<(), Unanswered> {
     let undelivered = |error: &dyn std::fmt::Display| Unanswered::Undelivered(error.to_string());
-    let mut forwarder = timeout(patience::API, api.portforward(pod, &[port]))
+    let ports = [port];
+    let forwarded = passed_on(|| api.portforward(pod, &ports));
+    let mut forwarder = timeout(patience::API, forwarded)
         .await
         .map_err(|_| undelivered(&format!("no answer for {:?}", patience::API)))?
-        .map_err(|error| undelivered(&error))?;
+        .map_err(|error| undelivered(&explained(&error.into())))?;
     let (Some(mut remote), Some(message)) = (forwarder.take_stream(port), forwarder.take_error(port)) else {
         return Err(undelivered(&"the API server offers no stream"));
     };

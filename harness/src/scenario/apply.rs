@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::cluster::namespace::{MANAGER, RUN_LABEL, unique};
 use crate::cluster::request::{is_answer, limited};
 use crate::cluster::{images, objects};
+use crate::display::explained;
 use crate::pod::LIFE_LABEL;
 
 /// The environment variable by which a container's agent proves that its events are its own.
@@ -98,7 +99,7 @@ pub(super) async fn delete(applied: Vec<Applied>, life: &str, with_namespace: bo
         // All at once, also those that a check made itself.
         let of_life = ListParams::default().labels(&format!("{LIFE_LABEL}={life}"));
         let deletion = limited("delete the Pods", pods.api.delete_collection(&soon, &of_life));
-        failed.extend(deletion.await.err().map(|error| format!("{error:#}")));
+        failed.extend(deletion.await.err().map(|error| explained(&error)));
     }
     for object in applied.iter().rev() {
         // A namespace takes what is in it along.
@@ -107,7 +108,7 @@ pub(super) async fn delete(applied: Vec<Applied>, life: &str, with_namespace: bo
         }
         let what = format!("delete {} {}", object.kind, object.name);
         match limited(&what, object.api.delete(&object.name, &DeleteParams::background())).await {
-            Err(error) if !is_answer(&error, &[404]) => failed.push(format!("{error:#}")),
+            Err(error) if !is_answer(&error, &[404]) => failed.push(explained(&error)),
             _ => {}
         }
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use super::life::Seen;
+use crate::display::explained;
 use crate::finding::{Finding, Mismatch, Verdict};
 use crate::fixture::Twin;
 use crate::report::model::{CheckResult, OutcomeKind, TimelineEvent, TwinOutcome, TwinResult, timestamp};
@@ -48,7 +49,7 @@ pub(super) fn conclude(result: &mut CheckResult, verdict: Verdict, remediation: 
         }
         Err(Finding::Error(error)) => {
             result.outcome = OutcomeKind::Error;
-            result.reason = Some(format!("{error:#}"));
+            result.reason = Some(explained(&error));
         }
     }
 }
@@ -78,7 +79,7 @@ pub(super) fn twin(twin: &Twin, verdict: Verdict, evidence: String) -> TwinResul
             result.result = TwinOutcome::NotProved;
             result.reason = Some(reason);
         }
-        Err(Finding::Error(error)) => result.reason = Some(format!("error: {error:#}")),
+        Err(Finding::Error(error)) => result.reason = Some(format!("error: {}", explained(&error))),
     }
     result
 }

@@ -16,6 +16,7 @@ use super::namespace::Claim;
 use super::{Keep, Numbered, Setting, admission, apply, evidence, namespace};
 use crate::cluster::Cluster;
 use crate::cluster::namespace::unique;
+use crate::display::explained;
 use crate::finding::{Finding, Mismatch, Verdict};
 use crate::fixture::{Begin, Fixture, Shape};
 use crate::patience;
@@ -248,7 +249,11 @@ impl Life<'_> {
             complete = complete.and(evidence::write(&evidence, &folder));
         }
         if let Err(error) = complete {
-            tracing::warn!(namespace = stage.claim.name, "the evidence is incomplete: {error:#}");
+            tracing::warn!(
+                namespace = stage.claim.name,
+                "the evidence is incomplete: {}",
+                explained(&error)
+            );
         }
     }
 
@@ -266,7 +271,7 @@ impl Life<'_> {
         let (client, name) = (&self.cluster.client, &stage.claim.name);
         if stays {
             if let Err(error) = namespace::keep(client, name).await {
-                tracing::warn!(namespace = name, "it will not stay: {error:#}");
+                tracing::warn!(namespace = name, "it will not stay: {}", explained(&error));
             }
             return;
         }
@@ -278,7 +283,11 @@ impl Life<'_> {
             anyhow::Ok(())
         };
         if let Err(error) = deletion.await {
-            tracing::warn!(namespace = name, "left behind, `sidecheck clean` removes it: {error:#}");
+            tracing::warn!(
+                namespace = name,
+                "left behind, `sidecheck clean` removes it: {}",
+                explained(&error)
+            );
         }
     }
 }
@@ -304,7 +313,7 @@ fn nothing_seen<B>(watched: &[Watched<'_, B>], finding: &Finding, began: Instant
         Finding::NotMet(mismatch) => Finding::NotMet(mismatch.clone()),
         Finding::NotApplicable(reason) => Finding::NotApplicable(reason.clone()),
         Finding::Skipped(reason) => Finding::Skipped(reason.clone()),
-        Finding::Error(error) => Finding::Error(anyhow!("{error:#}")),
+        Finding::Error(error) => Finding::Error(anyhow!(explained(&error))),
     };
     watched
         .iter()

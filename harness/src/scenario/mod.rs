@@ -18,6 +18,7 @@ use futures::future::LocalBoxFuture;
 
 use crate::cluster::capabilities::{self, Answer};
 use crate::cluster::{Cluster, Target};
+use crate::display::explained;
 use crate::environment;
 use crate::finding::{Finding, Verdict};
 use crate::fixture::{Fixture, Need, Shape, Twin};
@@ -141,7 +142,7 @@ pub async fn share(checks: &[Check], shape: Shape) -> Outcome {
     let setting = match Setting::from_environment() {
         Ok(setting) => setting,
         Err(error) => {
-            let undecided = |check: &Check| CheckResult::undecided(&check.id(), shape, None, format!("{error:#}"));
+            let undecided = |check: &Check| CheckResult::undecided(&check.id(), shape, None, explained(&error));
             return Outcome(checks.iter().map(undecided).collect());
         }
     };
@@ -182,7 +183,7 @@ where
         match Fixture::load(&setting.fixtures, id) {
             Ok(fixture) if !fixture.metadata.shapes.contains(&shape) => {}
             Ok(fixture) => open.push((fixture, body)),
-            Err(error) => results.add(CheckResult::undecided(id, shape, None, format!("{error:#}"))),
+            Err(error) => results.add(CheckResult::undecided(id, shape, None, explained(&error))),
         }
     }
     let target = setting.target.clone().map_or_else(Target::from_environment, Ok);
@@ -194,7 +195,7 @@ where
         Ok(cluster) => decide_on(setting, &cluster, open, shape, &mut results).await,
         Err(error) => {
             for (fixture, _) in open {
-                let reason = format!("{error:#}");
+                let reason = explained(&error);
                 results.add(CheckResult::undecided(
                     &fixture.id,
                     shape,

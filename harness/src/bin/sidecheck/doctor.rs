@@ -4,7 +4,7 @@ use clap::Args;
 use sidecheck::cluster::engine::{self, Engine};
 use sidecheck::cluster::kind::{self, KindCluster};
 use sidecheck::cluster::versions::KubernetesVersion;
-use sidecheck::display::display_safe;
+use sidecheck::display::{display_safe, explained};
 use sidecheck::{environment, patience};
 
 /// Say what this machine has and lacks for running clusters
@@ -18,7 +18,7 @@ impl Doctor {
             Ok(text) => println!("ok       {name:<12} {}", display_safe(&text)),
             Err(error) => {
                 healthy = false;
-                println!("missing  {name:<12} {}", display_safe(&format!("{error:#}")));
+                println!("missing  {name:<12} {}", display_safe(&explained(&error)));
             }
         };
         let engine = Engine::chosen();
@@ -58,7 +58,7 @@ async fn check_engine(engine: &anyhow::Result<Engine>) -> anyhow::Result<String>
             engine.runs_privileged().await?;
             Ok(format!("{} runs privileged containers", engine.program()))
         }
-        Err(error) => Err(anyhow::anyhow!("{error:#}")),
+        Err(error) => Err(anyhow::anyhow!(explained(&error))),
     }
 }
 

@@ -15,7 +15,7 @@ mod up;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use sidecheck::display::{SafeWriter, display_safe};
+use sidecheck::display::{SafeWriter, display_safe, explained};
 use tracing_subscriber::EnvFilter;
 
 /// Everything was met.
@@ -96,7 +96,7 @@ fn main() -> ExitCode {
 }
 
 fn complain(error: &anyhow::Error) {
-    eprintln!("sidecheck: {}", display_safe(&format!("{error:#}")));
+    eprintln!("sidecheck: {}", display_safe(&explained(&error)));
 }
 
 /// A command line that cannot be understood.

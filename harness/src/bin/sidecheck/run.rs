@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sidecheck::cluster::{Cluster, Target, images};
-use sidecheck::display::display_safe;
+use sidecheck::display::{display_safe, explained};
 use sidecheck::fixture::{self, Fixture, Shape};
 use sidecheck::report::assemble::{Ran, assemble};
 use sidecheck::report::model::{CheckResult, OutcomeKind};
@@ -263,7 +263,7 @@ async fn sweep(cluster: &Cluster, run: &str) {
         scenario::wait_until_gone(&cluster.client, Some(run), patience::CLEAN_UP).await
     };
     if let Err(error) = swept.await {
-        let error = format!("{error:#}");
+        let error = explained(&error);
         eprintln!("sidecheck: {}; `sidecheck clean` tries again", display_safe(&error));
     }
 }
