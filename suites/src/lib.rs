@@ -15,7 +15,8 @@ mod timestamped_page;
 /// Makes tests of an area's functions, in a module `check`.
 ///
 /// `shared` functions look at one Pod of the scenario, one after another, and change nothing that a later one looks at; then come the
-/// properties that every area shares. Each `own` function, with its shapes, has a Pod of its own.
+/// properties that every area shares, with the restarts; then the `last` functions, which may change the Pod or end it. Each `own`
+/// function, with its shapes, has a Pod of its own.
 ///
 /// The area has three functions for the properties: `works` asserts that main and sidecar do together what they are there for;
 /// `end_main` and `end_sidecar` end a container from within.
@@ -23,6 +24,7 @@ macro_rules! checks {
     (
         $area:literal
         shared { $($shared:ident),* $(,)? }
+        last { $($last:ident),* $(,)? }
         own { $($own:ident [$($shape:ident),+]),* $(,)? }
     ) => {
         pub mod check {
@@ -60,6 +62,7 @@ macro_rules! checks {
                         super::works(pod).await
                     })
                 }),
+                $(one(stringify!($last), |pod| Box::pin(super::$last(pod))),)*
                 // These two end the Pod.
                 one("stop_signals_reach_every_container", |pod| {
                     Box::pin(properties::stop_signals_reach_every_container(pod))

@@ -15,11 +15,12 @@ crate::checks! {
         rotation_by_rename_is_followed,
         truncation_is_followed,
         one_volume_under_two_paths,
+        read_only_mount_is_enforced,
     }
+    last {}
     own {
         nginx_requests_are_shipped [Classic, Native],
         nginx_errors_are_shipped [Classic, Native],
-        read_only_mount_is_enforced [Classic, Native],
         shared_files_survive_a_restart [Classic, Native],
         shared_files_end_with_the_pod [Classic, Native],
         oom_kill_stays_with_the_sidecar [Classic, Native],
@@ -209,21 +210,21 @@ async fn ships_in_order(pod: &ScenarioPod, label: &'static str, start: &str, end
         .holds(seen == ["1", "2", "3", "4", "5"], what, format!("{seen:?}"))
 }
 
-/// The shipper can neither add to the log nor make, rename or remove files there nor change their rights; it reads what main wrote.
+/// By its second mount, the shipper can neither add to a log nor make, rename or remove files there nor change their rights; it reads what main wrote.
 async fn read_only_mount_is_enforced(pod: &ScenarioPod) -> Verdict {
     let (main, shipper) = (pod.main(), pod.sidecar());
-    let there = "/mnt/logs/app.log";
-    main.arrange(agent::append_text(LOG, "from main")).await?;
+    let (here, there) = ("/var/log/app/kept.log", "/mnt/read-only/kept.log");
+    main.arrange(agent::append_text(here, "from main")).await?;
     let found = content(&shipper, there).await?;
     shipper
         .expect("what main writes can be read")
         .holds(found == "from main\n", "“from main”", found)?;
     let changes = [
         agent::append_text(there, "from the shipper"),
-        agent::write("/mnt/logs/new", "from the shipper"),
-        agent::rename(there, "/mnt/logs/renamed"),
+        agent::write("/mnt/read-only/new", "from the shipper"),
+        agent::rename(there, "/mnt/read-only/renamed"),
         agent::chmod(there, 0o600),
-        agent::mkdir("/mnt/logs/folder"),
+        agent::mkdir("/mnt/read-only/folder"),
         agent::remove(there),
     ];
     properties::is_read_only(&shipper, "nothing can be changed", &changes).await

@@ -125,7 +125,7 @@ pub async fn sidecar_ends_after_main(pod: &ScenarioPod) -> Verdict {
 }
 
 /// The number of a container's last run. An earlier one may have had its stop signal too.
-fn last_run(container: &Container) -> anyhow::Result<i32> {
+pub fn last_run(container: &Container) -> anyhow::Result<i32> {
     Ok(container.lines()?.last().map_or(0, |line| line.run))
 }
 
@@ -136,7 +136,7 @@ fn is_stop_signal(line: &Line) -> bool {
 }
 
 /// What nginx logs when it gets the stop signal that its image declares.
-pub const NGINX_STOPS: &str = "signal 3 (SIGQUIT) received";
+const NGINX_STOPS: &str = "signal 3 (SIGQUIT) received";
 
 /// `victim` ends and starts again, while `bystander` stays the container that it was: same id, same start, same first process.
 pub async fn restarts_alone(

@@ -5,18 +5,21 @@ use sidecheck::pod::Answer;
 use sidecheck::{ScenarioPod, Verdict, patience};
 
 use crate::properties::{
-    NGINX_STOPS, WORKS, at, gets, is_read_only, is_refused, restarts_alone, sees_at_once, service_leads_to,
+    WORKS, at, gets, is_read_only, is_refused, last_run, restarts_alone, sees_at_once, service_leads_to,
 };
 
 crate::checks! {
     "reverse-proxy"
-    shared { config_volume_is_read_only, proxy_and_main_share_files }
+    shared {
+        page_is_served_through_the_proxy,
+        loopback_bound_main_is_reached_through_the_proxy_only,
+        config_volume_is_read_only,
+        proxy_and_main_share_files,
+    }
+    last { prestop_runs_before_sigterm }
     own {
-        page_is_served_through_the_proxy [Classic, Native],
         main_down_means_502_and_recovery [Classic, Native],
-        loopback_bound_main_is_reached_through_the_proxy_only [Classic, Native],
         liveness_failure_restarts_the_proxy_alone [Classic, Native],
-        prestop_runs_before_sigterm [Classic, Native],
         zero_loss_drain [Classic, Native],
     }
 }
@@ -38,11 +41,16 @@ async fn works(pod: &ScenarioPod) -> Verdict {
     Ok(())
 }
 
+/// Waits until somebody serves main's port.
+async fn serves(pod: &ScenarioPod) -> anyhow::Result<()> {
+    let (main, direct) = (pod.main(), pod.http(8080).await?);
+    let what = "that somebody serves main's port";
+    main.given().answers(&direct, "/index.html", what, |_| true).await?;
+    Ok(())
+}
+
 async fn end_main(pod: &ScenarioPod) -> anyhow::Result<()> {
-    pod.main()
-        .given()
-        .answers(&pod.http(8080).await?, "/", "that main serves", is_page)
-        .await?;
+    serves(pod).await?;
     pod.main().end_program("python3", "KILL").await
 }
 
@@ -54,9 +62,7 @@ async fn end_sidecar(pod: &ScenarioPod) -> anyhow::Result<()> {
 async fn page_is_served_through_the_proxy(pod: &ScenarioPod) -> Verdict {
     let (main, proxy, client) = (pod.main(), pod.sidecar(), pod.other("client").main());
     let (through, direct) = (pod.http(80).await?, pod.http(8080).await?);
-    main.given()
-        .answers(&direct, "/index.html", "that somebody serves main's port", |_| true)
-        .await?;
+    serves(pod).await?;
     let page = format!("“{PAGE}”");
     proxy
         .expect("the page by port-forward")
@@ -97,6 +103,7 @@ async fn main_down_means_502_and_recovery(pod: &ScenarioPod) -> Verdict {
 /// Another Pod is refused at main's port and gets main's page at the proxy's.
 async fn loopback_bound_main_is_reached_through_the_proxy_only(pod: &ScenarioPod) -> Verdict {
     let (client, ip) = (pod.other("client").main(), pod.ip()?);
+    serves(pod).await?;
     is_refused(&client, "main's port is refused at the Pod's IP", &at(&ip, 8080)).await?;
     gets(&client, "the proxy reaches main", &at(&ip, 80), PAGE).await
 }
@@ -132,20 +139,22 @@ async fn liveness_failure_restarts_the_proxy_alone(pod: &ScenarioPod) -> Verdict
     works(pod).await
 }
 
-/// In the proxy's log, the hook's line comes before nginx's line about its stop signal.
+/// In the proxy's log, the hook's event comes before that of the stop signal.
 async fn prestop_runs_before_sigterm(pod: &ScenarioPod) -> Verdict {
-    const HOOK: &str = "the hook has ended";
     pod.deleted().await?;
-    let lines = pod.sidecar().lines()?;
-    let order = lines
+    let (proxy, last) = (pod.sidecar(), last_run(&pod.sidecar())?);
+    let lines = proxy.lines()?;
+    let events = lines
         .iter()
-        .map(|line| &*line.text)
-        .filter(|line| *line == HOOK || line.contains(NGINX_STOPS));
-    let order: Vec<_> = order.collect();
-    let right = matches!(order[..], [HOOK, signal] if signal != HOOK);
-    let expect = pod.sidecar();
-    let expect = expect.expect("the hook ends before the stop signal");
-    expect.holds(right, format!("“{HOOK}”, then “{NGINX_STOPS}”"), order.join(" ⏎ "))
+        .filter(|line| line.run == last)
+        .filter_map(|line| line.event.as_deref());
+    let order: Vec<&str> = events
+        .map(|event| event.event.as_str())
+        .filter(|event| ["hook-ended", "stop-signal"].contains(event))
+        .collect();
+    let right = order == ["hook-ended", "stop-signal"];
+    let expect = proxy.expect("the hook ends before the stop signal");
+    expect.holds(right, "hook-ended, then stop-signal", order.join(", "))
 }
 
 /// Requests that main has accepted and not yet answered when the Pod is deleted: each of them is answered.

@@ -8,11 +8,10 @@ use crate::properties::{WORKS, restarts_alone, sees_at_once, service_leads_to};
 
 crate::checks! {
     "timestamped-page"
-    shared { every_request_shows_new_lines, one_volume_under_two_paths }
+    shared { every_request_shows_new_lines, reached_through_the_service, one_volume_under_two_paths }
+    last { a_new_image_restarts_the_sidecar_alone }
     own {
-        reached_through_the_service [Classic, Native],
         liveness_failure_restarts_nginx_alone [Classic, Native],
-        a_new_image_restarts_the_sidecar_alone [Classic, Native],
     }
 }
 

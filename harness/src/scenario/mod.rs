@@ -158,19 +158,10 @@ pub async fn share(checks: &[Check], shape: Shape) -> Outcome {
         .filter(wanted)
         .map(|check| (check.id(), check.body))
         .collect();
-    let outcome = decide(&setting, &bodies, shape).await;
-    for result in &outcome.0 {
-        if let Err(error) = setting.folder.record(result) {
-            eprintln!(
-                "sidecheck: the outcome of {} could not be recorded: {error:#}",
-                result.id
-            );
-        }
-    }
-    outcome
+    decide(&setting, &bodies, shape).await
 }
 
-/// Like [`share`], with everything from the environment given, and without recording the outcomes.
+/// Like [`share`], with everything from the environment given.
 ///
 /// Checks that do not have the shape are left out.
 pub async fn decide<B>(setting: &Setting, bodies: &[(String, B)], shape: Shape) -> Outcome
