@@ -18,6 +18,11 @@ pub fn display_line(text: &str) -> Cow<'_, str> {
     escaped(text, is_unsafe)
 }
 
+/// Prints a line. That nobody reads it any more, as behind `head`, is no fault.
+pub fn say(line: &str) {
+    let _ = writeln!(io::stdout().lock(), "{line}");
+}
+
 /// An error with its causes, each said once. What the API server answers is told in its own words.
 pub fn explained(error: &anyhow::Error) -> String {
     let mut causes: Vec<String> = Vec::new();

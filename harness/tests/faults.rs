@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{is_error, kubeconfig, outcome, outcome_with, run};
@@ -10,9 +11,12 @@ use kube::api::{DeleteParams, DynamicObject, EvictParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
 use sidecheck::cluster::engine::Engine;
-use sidecheck::cluster::{Cluster, objects};
+use sidecheck::cluster::{Cluster, Target, objects};
+use sidecheck::pod::state::{PodState, describe};
 use sidecheck::report::model::OutcomeKind;
 use sidecheck::{Container, ScenarioPod, Verdict, agent};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 
 /// A Pod whose agent takes statements.
 const AGENT: &str = "  containers:
@@ -146,6 +150,90 @@ async fn an_image_that_is_not_there_in_the_middle_of_a_check_is_an_error() {
         &result,
         &["container main cannot start", "localhost/sidecheck/absent:v1"],
     );
+}
+
+#[tokio::test]
+async fn an_image_that_is_removed_from_the_node_is_an_error() {
+    let image = format!("localhost/sidecheck/agent:{}", run());
+    on_node(&format!(
+        "ctr --namespace k8s.io images tag localhost/sidecheck/agent:v1 {image}"
+    ))
+    .await
+    .expect("tagged");
+    let spec = AGENT.replace("localhost/sidecheck/agent:v1", &image);
+    let result = outcome(&spec, None, async |pod| {
+        on_node(&format!("ctr --namespace k8s.io images remove {image}")).await?;
+        pod.main().end_by(agent::exit(1)).await?;
+        let failed = |state: &PodState| describe(Some(state)).contains("Image");
+        pod.until("a failed pull", failed).await?;
+        never(&pod.main()).await
+    })
+    .await;
+    is_error(&result, &["container main cannot start", &image]);
+}
+
+/// Carries connections to the API server until they are cut.
+struct Wire {
+    /// A kubeconfig that leads through the wire.
+    target: Target,
+    connections: Arc<Mutex<JoinSet<()>>>,
+    _folder: tempfile::TempDir,
+}
+
+impl Wire {
+    async fn new() -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(kubeconfig())?;
+        let server = text
+            .split("https://")
+            .nth(1)
+            .and_then(|rest| rest.split_whitespace().next());
+        let server = server.expect("a server").to_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let folder = tempfile::TempDir::new()?;
+        let path = folder.path().join("kubeconfig");
+        std::fs::write(&path, text.replace(&server, &listener.local_addr()?.to_string()))?;
+        let connections = Arc::new(Mutex::new(JoinSet::new()));
+        let carried = Arc::clone(&connections);
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let server = server.clone();
+                carried.lock().expect("no panic").spawn(async move {
+                    if let Ok(mut far) = TcpStream::connect(server).await {
+                        let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                    }
+                });
+            }
+        });
+        Ok(Self {
+            target: Target::Kubeconfig(path),
+            connections,
+            _folder: folder,
+        })
+    }
+
+    fn cut(&self) {
+        self.connections.lock().expect("no panic").abort_all();
+    }
+}
+
+#[tokio::test]
+async fn connections_that_are_cut_lose_no_line() {
+    let wire = Wire::new().await.expect("a wire");
+    let spec = r#"  containers:
+  - name: main
+    image: localhost/sidecheck/busybox:v1
+    command: [sh, -c, 'for i in $(seq 300); do echo line $i; sleep 0.01; done; echo end; exec sleep 1000']
+"#;
+    let result = outcome(spec, Some(wire.target.clone()), async |pod| {
+        let main = pod.main();
+        for line in ["line 50", "line 150", "line 250"] {
+            main.given().prints_line(line, |text| text == line).await?;
+            wire.cut();
+        }
+        main.expect("every line").numbered_lines(300, "end").await
+    })
+    .await;
+    assert_eq!(result.outcome, OutcomeKind::Met, "{result:#?}");
 }
 
 #[tokio::test]

@@ -18,13 +18,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::cluster::request::limited;
 use crate::cluster::{images, objects};
-use crate::finding::{Mismatch, Verdict};
 use crate::patience;
 use crate::report::model::Measurement;
 use crate::timeline::Timeline;
@@ -76,12 +74,6 @@ impl ScenarioPod {
     /// The sidecar; the first one if there are several.
     pub fn sidecar(&self) -> Container {
         self.container(self.sidecars.first().map_or("", String::as_str))
-    }
-
-    /// Main and every sidecar.
-    pub fn containers(&self) -> Vec<Container> {
-        let names = std::iter::once(&self.main).chain(&self.sidecars);
-        names.map(|name| self.container(name)).collect()
     }
 
     /// The container of that name. That there is none is an error of everything that is done with it.
@@ -217,27 +209,6 @@ impl ScenarioPod {
         self.gone().await
     }
 
-    /// Creates a Pod like this one under another name and on the same node, where it would find what this one left there, and waits until
-    /// it is ready.
-    ///
-    /// # Errors
-    /// The API server refuses, or like [`Self::ready`].
-    pub async fn successor(&self) -> anyhow::Result<Self> {
-        let mut pod = self.state().context("the Pod was not seen yet")?.pod;
-        let name = format!("{}-successor", self.name);
-        pod.metadata = ObjectMeta {
-            name: Some(name.clone()),
-            labels: pod.metadata.labels,
-            ..ObjectMeta::default()
-        };
-        pod.status = None;
-        let what = format!("create Pod {name}");
-        limited(&what, self.scene.api().create(&PostParams::default(), &pod)).await?;
-        let successor = Self::new(Arc::clone(&self.scene), &name, &self.main, &self.sidecars);
-        successor.ready().await?;
-        Ok(successor)
-    }
-
     /// Applies a JSON merge patch to an object of the namespace: `("v1", "ConfigMap", "page", …)`.
     ///
     /// # Errors
@@ -289,24 +260,6 @@ impl ScenarioPod {
             name: name.to_owned(),
             duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
         });
-    }
-
-    /// Asserts that something is so of the Pod as a whole.
-    ///
-    /// # Errors
-    /// `not met` if it is not.
-    pub fn expect(
-        &self,
-        label: &str,
-        holds: bool,
-        expected: impl Into<String>,
-        observed: impl Into<String>,
-    ) -> Verdict {
-        self.scene.asserted(label, None, holds);
-        if holds {
-            return Ok(());
-        }
-        Err(Mismatch::new(label, None, expected, observed).into())
     }
 
     pub(crate) fn live(&self) -> Option<Pod> {

@@ -21,7 +21,7 @@ use crate::cluster::{Cluster, Target};
 use crate::display::explained;
 use crate::environment;
 use crate::finding::{Finding, Verdict};
-use crate::fixture::{Fixture, Need, Shape, Twin};
+use crate::fixture::{self, Fixture, Need, Shape, Twin};
 use crate::pod::ScenarioPod;
 use crate::report::model::{CheckResult, OutcomeKind};
 use crate::report::records::RunFolder;
@@ -163,7 +163,7 @@ pub async fn share(checks: &[Check], shape: Shape) -> Outcome {
 
 /// Like [`share`], with everything from the environment given.
 ///
-/// Checks that do not have the shape are left out.
+/// Checks that do not have the shape, and properties that their area goes without, are left out.
 pub async fn decide<B>(setting: &Setting, bodies: &[(String, B)], shape: Shape) -> Outcome
 where
     B: AsyncFn(&ScenarioPod) -> Verdict,
@@ -171,6 +171,9 @@ where
     let mut results = Results::new(setting);
     let mut open = Vec::new();
     for (id, body) in bodies {
+        if fixture::is_left_out(&setting.fixtures, id) {
+            continue;
+        }
         match Fixture::load(&setting.fixtures, id) {
             Ok(fixture) if !fixture.metadata.shapes.contains(&shape) => {}
             Ok(fixture) => open.push((fixture, body)),

@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use procfs::process::Process;
 use sidecheck::cluster::engine::{self, Engine};
 use sidecheck::cluster::{Cluster, Target, kind};
+use sidecheck::display::say;
 use sidecheck::{environment, patience, scenario};
 
 /// Remove what a killed run left: processes, namespaces, containers and dead clusters
@@ -27,7 +28,7 @@ impl Clean {
     pub async fn execute(self) -> anyhow::Result<u8> {
         for process in leftover_processes()? {
             end(process)?;
-            println!("ended the process {process} of an earlier run");
+            say(&format!("ended the process {process} of an earlier run"));
         }
         let mut clusters = Vec::new();
         if let Some(context) = self.context {
@@ -39,10 +40,10 @@ impl Clean {
         }
         for cluster in &clusters {
             for object in scenario::remove_cluster_objects(&cluster.client, None).await? {
-                println!("removed {object}");
+                say(&format!("removed {object}"));
             }
             for name in scenario::remove_namespaces(&cluster.client, None).await? {
-                println!("removed the namespace {name}");
+                say(&format!("removed the namespace {name}"));
             }
         }
         for cluster in &clusters {
@@ -66,7 +67,7 @@ async fn own_clusters(engine: &Engine) -> anyhow::Result<Vec<Cluster>> {
             Ok(cluster) => clusters.push(cluster),
             Err(_) => {
                 kind::delete(engine, &name).await?;
-                println!("removed the dead cluster {name}");
+                say(&format!("removed the dead cluster {name}"));
             }
         }
     }
@@ -80,7 +81,7 @@ async fn remove_containers(engine: &Engine) -> anyhow::Result<()> {
     let listed = engine::run(&mut list, patience::ENGINE).await?;
     for id in String::from_utf8_lossy(&listed.stdout).split_whitespace() {
         engine::run(engine.command().args(["rm", "--force", id]), patience::ENGINE).await?;
-        println!("removed the container {id}");
+        say(&format!("removed the container {id}"));
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use clap::Args;
 use sidecheck::cluster::engine::{self, Engine};
 use sidecheck::cluster::kind::{self, KindCluster};
 use sidecheck::cluster::versions::KubernetesVersion;
-use sidecheck::display::{display_safe, explained};
+use sidecheck::display::{display_safe, explained, say};
 use sidecheck::{environment, patience};
 
 /// Say what this machine has and lacks for running clusters
@@ -15,10 +15,10 @@ impl Doctor {
     pub async fn execute(self) -> anyhow::Result<u8> {
         let mut healthy = true;
         let mut say = |name: &str, result: anyhow::Result<String>| match result {
-            Ok(text) => println!("ok       {name:<12} {}", display_safe(&text)),
+            Ok(text) => say(&format!("ok       {name:<12} {}", display_safe(&text))),
             Err(error) => {
                 healthy = false;
-                println!("missing  {name:<12} {}", display_safe(&explained(&error)));
+                say(&format!("missing  {name:<12} {}", display_safe(&explained(&error))));
             }
         };
         let engine = Engine::chosen();

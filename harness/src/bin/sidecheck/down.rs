@@ -3,6 +3,7 @@
 use clap::Args;
 use sidecheck::cluster::engine::Engine;
 use sidecheck::cluster::kind::{self, KindCluster};
+use sidecheck::display::say;
 use sidecheck::environment;
 
 use crate::Usage;
@@ -24,7 +25,7 @@ impl Down {
             let engine = Engine::chosen()?;
             for name in kind::existing(&engine).await? {
                 kind::delete(&engine, &name).await?;
-                println!("removed the cluster {name}");
+                say(&format!("removed the cluster {name}"));
             }
             return Ok(crate::MET);
         }

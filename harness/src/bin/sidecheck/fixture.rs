@@ -2,6 +2,7 @@
 
 use clap::Args;
 use sidecheck::cluster::images;
+use sidecheck::display::say;
 use sidecheck::environment;
 use sidecheck::fixture::{self, Fixture, Shape, Twin};
 
@@ -34,7 +35,7 @@ impl ShowFixture {
         let twin = self.twin.map(|name| twin_of(&fixture, shape, &name)).transpose()?;
         let mut objects = fixture.objects(shape, twin)?;
         objects.iter_mut().for_each(images::readdress);
-        print!("{}", serde_saphyr::to_string_multiple(&objects)?);
+        say(serde_saphyr::to_string_multiple(&objects)?.trim_end());
         Ok(crate::MET)
     }
 }

@@ -4,6 +4,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use sidecheck::cluster::engine::{self, Engine};
 use sidecheck::cluster::images;
+use sidecheck::display::say;
 use sidecheck::patience;
 
 /// The fixtures' images, for clusters elsewhere and for those without a network
@@ -31,10 +32,10 @@ impl Images {
         match self.command {
             ImagesCommand::List => {
                 for name in images::names()? {
-                    println!("{name}");
+                    say(&name);
                 }
             }
-            ImagesCommand::Archive => println!("{}", images::archive().await?.display()),
+            ImagesCommand::Archive => say(&images::archive().await?.display().to_string()),
             ImagesCommand::Push { prefix } => push(&prefix).await?,
         }
         Ok(crate::MET)
@@ -52,7 +53,7 @@ async fn push(prefix: &str) -> anyhow::Result<()> {
         // The name was needed for the push alone.
         engine::run(engine.command().args(["rmi", &address]), patience::TRANSFER).await?;
         pushed.with_context(|| format!("{address} cannot be pushed; log in with `{} login`", engine.program()))?;
-        println!("{address}");
+        say(&address);
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! `sidecheck list`
 
 use clap::Args;
-use sidecheck::display::display_safe;
+use sidecheck::display::{display_safe, say};
 use sidecheck::environment;
 use sidecheck::fixture::{self, Fixture};
 
@@ -16,7 +16,7 @@ impl List {
             let fixture = Fixture::load(&root, &id)?;
             let shapes: Vec<String> = fixture.metadata.shapes.iter().map(ToString::to_string).collect();
             let text = format!("{id}  [{}]\n    {}", shapes.join(", "), fixture.metadata.requirement);
-            println!("{}", display_safe(&text));
+            say(&display_safe(&text));
         }
         Ok(crate::MET)
     }

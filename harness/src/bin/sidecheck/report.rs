@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, bail};
 use clap::Args;
 use sidecheck::cluster::{Cluster, images};
-use sidecheck::display::display_safe;
+use sidecheck::display::{display_safe, say};
 use sidecheck::environment;
 use sidecheck::report::assemble::{Ran, assemble};
 use sidecheck::report::model::Report;
@@ -71,9 +71,9 @@ pub fn publish(report: &Report) -> anyhow::Result<()> {
 
 /// Prints the result; the closing line is the last one.
 pub fn conclude(report: &Report) {
-    println!("{}", terminal::render(report));
+    say(&terminal::render(report));
     let path = environment::results().join("report.json");
     let shown = path.strip_prefix(environment::root()).map_or(path.as_path(), Path::new);
-    println!("report: {}", display_safe(&shown.display().to_string()));
-    println!("{}", report.summary.closing_line());
+    say(&format!("report: {}", display_safe(&shown.display().to_string())));
+    say(&report.summary.closing_line());
 }

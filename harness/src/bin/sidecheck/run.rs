@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sidecheck::cluster::{Cluster, Target, images};
-use sidecheck::display::{display_safe, explained};
+use sidecheck::display::{display_safe, explained, say};
 use sidecheck::fixture::{self, Fixture, Shape};
 use sidecheck::report::assemble::{Ran, assemble};
 use sidecheck::report::model::{CheckResult, OutcomeKind};
@@ -242,7 +242,7 @@ impl Progress {
             self.bar.set_message(check.selector());
             let line = terminal::line(&check);
             if self.bar.is_hidden() {
-                println!("{line}");
+                say(&line);
             } else if check.outcome != OutcomeKind::Met {
                 self.bar.println(line);
             }
@@ -251,7 +251,7 @@ impl Progress {
 
     fn finish(&self) {
         self.bar.finish_and_clear();
-        println!();
+        say("");
     }
 }
 

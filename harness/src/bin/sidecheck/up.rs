@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Args;
 use sidecheck::cluster::Target;
+use sidecheck::display::say;
 use sidecheck::environment;
 
 use crate::cluster_options::ClusterOptions;
@@ -37,7 +38,7 @@ impl Up {
                     .with_context(|| format!("cannot write {}", file.display()))?;
                 writeln!(file, "{line}")?;
             }
-            None => println!("{line}"),
+            None => say(&line),
         }
         Ok(crate::MET)
     }
