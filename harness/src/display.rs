@@ -23,7 +23,7 @@ pub fn say(line: &str) {
     let _ = writeln!(io::stdout().lock(), "{line}");
 }
 
-/// An error with its causes, each said once. What the API server answers is told in its own words.
+/// An error with its causes, each said once. What the API server answered is quoted.
 pub fn explained(error: &anyhow::Error) -> String {
     let mut causes: Vec<String> = Vec::new();
     for cause in error.chain() {

@@ -21,7 +21,7 @@ pub const REACTION: Duration = Duration::from_secs(45);
 /// 10 s and the third for 20 s.
 pub const RESTART: Duration = Duration::from_secs(90);
 
-/// For a Pod's status to tell of a run of a container that has begun.
+/// For a Pod's status to report that a container has started again.
 pub const STATUS: Duration = Duration::from_secs(30);
 
 /// For a changed ConfigMap or Secret to reach a container. The kubelet's default settings need its sync period and its cache's lifetime,

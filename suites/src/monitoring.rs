@@ -41,7 +41,19 @@ async fn next_poll(poller: &Container, label: &'static str, wanted: &str) -> Ver
 
 /// The poller gets an answer.
 async fn works(pod: &ScenarioPod) -> Verdict {
+    serves(pod).await?;
     next_poll(&pod.sidecar(), WORKS, ANSWER).await
+}
+
+/// Waits until main serves; a container is ready before its program is.
+async fn serves(pod: &ScenarioPod) -> anyhow::Result<()> {
+    let http = pod.http(8080).await?;
+    let given = pod
+        .main()
+        .given()
+        .answers(&http, "/", "that main serves", |_| true)
+        .await;
+    given.map(drop)
 }
 
 async fn end_main(pod: &ScenarioPod) -> anyhow::Result<()> {
@@ -63,6 +75,7 @@ async fn poller_sees_main_come_and_go(pod: &ScenarioPod) -> Verdict {
     next_poll(&poller, "refusals while main is down", "refused").await?;
     poller.arrange(agent::remove("/gate/closed")).await?;
     main.given().restarts(&before).await?;
+    serves(pod).await?;
     next_poll(&poller, "answers after main's restart", ANSWER).await
 }
 

@@ -76,7 +76,7 @@ pub async fn localhost_works_both_ways(pod: &ScenarioPod) -> Verdict {
         for host in hosts {
             is_refused(
                 &client,
-                "no other Pod's localhost leads there",
+                "it is not reachable on another Pod's localhost",
                 &format!("http://{host}:{port}/"),
             )
             .await?;
@@ -104,8 +104,8 @@ pub async fn stop_signals_reach_every_container(pod: &ScenarioPod) -> Verdict {
         (pod.sidecar(), "the sidecar gets its stop signal"),
     ] {
         let last = last_run(&container)?;
-        let told = |line: &Line| (line.run == last && is_stop_signal(line)).then_some(());
-        container.expect(label).prints("its stop signal", told).await?;
+        let stops = |line: &Line| (line.run == last && is_stop_signal(line)).then_some(());
+        container.expect(label).prints("its stop signal", stops).await?;
     }
     Ok(())
 }
@@ -114,14 +114,14 @@ pub async fn stop_signals_reach_every_container(pod: &ScenarioPod) -> Verdict {
 pub async fn sidecar_ends_after_main(pod: &ScenarioPod) -> Verdict {
     pod.deleted().await?;
     let (sidecar, last) = (pod.sidecar(), last_run(&pod.sidecar())?);
-    let told = |line: &Line| {
+    let stops = |line: &Line| {
         let event = line.event.as_deref().filter(|event| event.event == "stop-signal")?;
         (line.run == last).then(|| event.clone())
     };
-    let told = sidecar.given().prints("its stop signal", told).await?;
-    let gone = told.text("text").ends_with("peer=gone");
+    let stop = sidecar.given().prints("its stop signal", stops).await?;
+    let gone = stop.text("text").ends_with("peer=gone");
     let expect = sidecar.expect("main has ended before the sidecar's stop signal");
-    expect.holds(gone, "a stop signal after main's end: peer=gone", told.to_string())
+    expect.holds(gone, "a stop signal after main's end: peer=gone", stop.to_string())
 }
 
 /// The number of a container's last run. An earlier one may have had its stop signal too.

@@ -160,7 +160,7 @@ async fn prestop_runs_before_sigterm(pod: &ScenarioPod) -> Verdict {
 /// Requests that main has accepted and not yet answered when the Pod is deleted: each of them is answered.
 async fn zero_loss_drain(pod: &ScenarioPod) -> Verdict {
     // An agent carries out several statements at the same time, each in its own thread.
-    const REQUESTS: usize = 12;
+    const REQUESTS: usize = 4;
     let call = agent::call(at(&pod.ip()?, 80)).within(patience::CALL);
     let (main, client) = (pod.main(), pod.other("client").main());
     let end = async {

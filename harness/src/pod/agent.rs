@@ -277,7 +277,7 @@ impl Container {
         })
         .await?
         .map(drop)
-        .map_err(|wait::InVain(text)| anyhow::anyhow!(text))
+        .map_err(|wait::TimedOut(text)| anyhow::anyhow!(text))
     }
 }
 

@@ -397,7 +397,7 @@ impl<'a> Looking<'a> {
         let restarted = wait::until(container.scene(), container.pod(), "a restart", limit, restarted).await?;
         match restarted {
             Ok(_) => Ok(Ok(container.run()?)),
-            Err(wait::InVain(observed)) => Ok(Err(Unmet {
+            Err(wait::TimedOut(observed)) => Ok(Err(Unmet {
                 expected: format!("a restart of {} within {limit:?}", container.name()),
                 observed,
             })),

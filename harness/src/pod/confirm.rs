@@ -152,7 +152,7 @@ impl Scene {
     }
 }
 
-/// A user who may not look there cannot be told.
+/// Nothing, if the account may not look there.
 fn permitted<T>(answer: anyhow::Result<T>) -> anyhow::Result<Option<T>> {
     match answer {
         Ok(answer) => Ok(Some(answer)),

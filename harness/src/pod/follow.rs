@@ -156,7 +156,7 @@ impl Follower {
                     }
                     if self.is_gone() {
                         self.log
-                            .gap("it ended before its status told of its last run".to_owned());
+                            .gap("it ended before the status reported its last run".to_owned());
                         return;
                     }
                     // Otherwise the log's earlier part was put aside while nobody read it.

@@ -168,7 +168,7 @@ impl ScenarioPod {
     ) -> anyhow::Result<PodState> {
         wait::until(&self.scene, &self.name, what, limit, condition)
             .await?
-            .map_err(|wait::InVain(text)| anyhow::anyhow!(text))
+            .map_err(|wait::TimedOut(text)| anyhow::anyhow!(text))
     }
 
     /// Asks for the Pod's deletion with its own grace period, and does not wait for it. Once is enough: a second call does nothing.

@@ -13,7 +13,7 @@ use crate::patience;
 
 /// A wait that ended without what was awaited; the text says what that was and the last state.
 #[derive(Debug)]
-pub(super) struct InVain(pub(super) String);
+pub(super) struct TimedOut(pub(super) String);
 
 /// A limit that a standstill pushes out: it counts from the last moment at which the API server or this process stood still.
 pub(super) fn deadline(begun: Instant, disturbed: Option<Instant>, limit: Duration) -> Instant {
@@ -30,10 +30,10 @@ pub(super) async fn until(
     what: &str,
     limit: Duration,
     condition: impl Fn(&PodState) -> bool,
-) -> anyhow::Result<Result<PodState, InVain>> {
+) -> anyhow::Result<Result<PodState, TimedOut>> {
     let look = |pods: &Pods| pods.get(pod).filter(|state| condition(state)).cloned();
     Ok(watch_until(scene, limit, look).await?.ok_or_else(|| {
-        InVain(format!(
+        TimedOut(format!(
             "waited {limit:?} for {what} of Pod {pod}; last state: {}",
             state::describe(scene.pods().get(pod))
         ))

@@ -91,7 +91,7 @@ pub(super) async fn create(client: &Client, namespace: &str, object: Value) -> a
     })
 }
 
-/// Asks for the deletion of a life's objects, the last ones first, and does not wait for it. What cannot be deleted is told.
+/// Asks for the deletion of a life's objects, the last ones first, and does not wait for it. What cannot be deleted is reported.
 pub(super) async fn delete(applied: Vec<Applied>, life: &str, with_namespace: bool) -> anyhow::Result<()> {
     let mut failed = Vec::new();
     let soon = DeleteParams::background().grace_period(1);

@@ -31,7 +31,7 @@ use life::{Life, Watched};
 pub use apply::remove_cluster_objects;
 pub use namespace::{remove_namespaces, wait_until_gone};
 
-/// Results as the value of a test function: the test passes unless a requirement that is a MUST is not met, or something could not be told.
+/// Results as the value of a test function: the test passes unless a requirement that is a MUST is not met, or something could not be decided.
 #[derive(Debug)]
 #[must_use]
 pub struct Outcome(pub Vec<CheckResult>);
