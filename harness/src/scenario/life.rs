@@ -313,7 +313,7 @@ fn nothing_seen<B>(watched: &[Watched<'_, B>], finding: &Finding, began: Instant
         Finding::NotMet(mismatch) => Finding::NotMet(mismatch.clone()),
         Finding::NotApplicable(reason) => Finding::NotApplicable(reason.clone()),
         Finding::Skipped(reason) => Finding::Skipped(reason.clone()),
-        Finding::Error(error) => Finding::Error(anyhow!(explained(&error))),
+        Finding::Error(error) => Finding::Error(anyhow!(explained(error))),
     };
     watched
         .iter()

@@ -58,7 +58,7 @@ async fn check_engine(engine: &anyhow::Result<Engine>) -> anyhow::Result<String>
             engine.runs_privileged().await?;
             Ok(format!("{} runs privileged containers", engine.program()))
         }
-        Err(error) => Err(anyhow::anyhow!(explained(&error))),
+        Err(error) => Err(anyhow::anyhow!(explained(error))),
     }
 }
 

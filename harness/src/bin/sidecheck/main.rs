@@ -96,7 +96,7 @@ fn main() -> ExitCode {
 }
 
 fn complain(error: &anyhow::Error) {
-    eprintln!("sidecheck: {}", display_safe(&explained(&error)));
+    eprintln!("sidecheck: {}", display_safe(&explained(error)));
 }
 
 /// A command line that cannot be understood.
