@@ -152,6 +152,10 @@ async fn subpath_mounts_never_update(pod: &ScenarioPod) -> Verdict {
     let main = pod.main();
     let (folder, alone) = ("/etc/nginx/conf.d/default.conf", "/alone/default.conf");
     let old = content(&main, alone).await?;
+    // What cannot be read does not change either.
+    if !old.contains("return 200") {
+        return Err(anyhow::anyhow!("{alone} does not have what the ConfigMap says: {old}").into());
+    }
     for text in &UPDATES[..2] {
         update(pod, nginx_says(text)).await?;
         let new = content(&main, folder).await?;

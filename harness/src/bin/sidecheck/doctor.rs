@@ -14,7 +14,7 @@ pub struct Doctor {}
 impl Doctor {
     pub async fn execute(self) -> anyhow::Result<u8> {
         let mut healthy = true;
-        let mut say = |name: &str, result: anyhow::Result<String>| match result {
+        let mut tell = |name: &str, result: anyhow::Result<String>| match result {
             Ok(text) => say(&format!("ok       {name:<12} {}", display_safe(&text))),
             Err(error) => {
                 healthy = false;
@@ -22,15 +22,15 @@ impl Doctor {
             }
         };
         let engine = Engine::chosen();
-        say("engine", check_engine(&engine).await);
+        tell("engine", check_engine(&engine).await);
         if let Ok(engine) = &engine {
-            say("kind", version_of(engine, "kind", &["version"]).await);
-            say(
+            tell("kind", version_of(engine, "kind", &["version"]).await);
+            tell(
                 "nextest",
                 version_of(engine, "cargo-nextest", &["nextest", "--version"]).await,
             );
         }
-        say(
+        tell(
             "disk",
             kind::enough_disk(&environment::cache()).map(|()| "enough for a cluster".to_owned()),
         );
@@ -42,7 +42,7 @@ impl Doctor {
                 continue;
             }
             let state = cluster.connect().await.map(|_| "answers".to_owned());
-            say(
+            tell(
                 &cluster.name(),
                 state.map_err(|error| error.context("it is dead; the next `sidecheck up` recreates it")),
             );
