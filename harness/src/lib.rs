@@ -11,6 +11,7 @@ pub mod finding;
 pub mod fixture;
 pub mod patience;
 pub mod pod;
+pub mod profile;
 pub mod redact;
 pub mod report;
 pub mod scenario;

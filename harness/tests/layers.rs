@@ -4,12 +4,13 @@ use std::fs;
 use std::path::Path;
 
 /// From the ground up: each module may use those before it.
-const LAYERS: [&str; 11] = [
+const LAYERS: [&str; 12] = [
     "display",
     "patience",
     "redact",
     "finding",
     "timeline",
+    "profile",
     "fixture",
     "report",
     "environment",
