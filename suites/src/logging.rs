@@ -18,12 +18,10 @@ crate::checks! {
         one_volume_under_two_paths,
         read_only_mount_is_enforced,
     }
-    last {}
+    last { shared_files_survive_a_restart, shared_files_end_with_the_pod }
     own {
         nginx_requests_are_shipped [Classic, Native],
         nginx_errors_are_shipped [Classic, Native],
-        shared_files_survive_a_restart [Classic, Native],
-        shared_files_end_with_the_pod [Classic, Native],
         oom_kill_stays_with_the_sidecar [Classic, Native],
         last_lines_survive_shutdown [Native],
         a_classic_shipper_waits_for_the_last_line [Classic],

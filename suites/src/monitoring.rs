@@ -9,8 +9,8 @@ use crate::properties::WORKS;
 crate::checks! {
     "monitoring"
     shared { status_file_is_seen_at_once }
-    last {}
-    own { poller_sees_main_come_and_go [Classic, Native] }
+    last { poller_sees_main_come_and_go }
+    own {}
 }
 
 /// What main serves, as the poller prints it.

@@ -16,9 +16,8 @@ crate::checks! {
         config_volume_is_read_only,
         proxy_and_main_share_files,
     }
-    last { prestop_runs_before_sigterm }
+    last { main_down_means_502_and_recovery, prestop_runs_before_sigterm }
     own {
-        main_down_means_502_and_recovery [Classic, Native],
         liveness_failure_restarts_the_proxy_alone [Classic, Native],
         zero_loss_drain [Classic, Native],
     }
