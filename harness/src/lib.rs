@@ -9,6 +9,7 @@ pub mod display;
 pub mod environment;
 pub mod finding;
 pub mod fixture;
+pub mod image;
 pub mod patience;
 pub mod pod;
 pub mod profile;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// From the ground up: each module may use those before it.
-const LAYERS: [&str; 12] = [
+const LAYERS: [&str; 13] = [
     "display",
     "patience",
     "redact",
@@ -15,6 +15,7 @@ const LAYERS: [&str; 12] = [
     "report",
     "environment",
     "cluster",
+    "image",
     "pod",
     "scenario",
 ];

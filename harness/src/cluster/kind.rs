@@ -240,6 +240,12 @@ impl KindCluster {
     }
 }
 
+/// kind's name for the cluster with this kubeconfig, if it is one of the harness's.
+pub fn name_of(kubeconfig: &Path) -> Option<String> {
+    let name = kubeconfig.file_stem()?.to_str()?;
+    name.starts_with(PREFIX).then(|| name.to_owned())
+}
+
 /// The names of the harness's clusters that kind knows, alive or dead.
 ///
 /// # Errors
