@@ -22,6 +22,8 @@ pub const PROVE: &str = "SIDECHECK_PROVE";
 pub const KEEP: &str = "SIDECHECK_KEEP";
 /// What stands before the fixtures' image names on a cluster elsewhere.
 pub const IMAGE_PREFIX: &str = "SIDECHECK_IMAGE_PREFIX";
+/// A file with the profile, as JSON, of the image that takes the place of a role's reference image.
+pub const PROFILE: &str = "SIDECHECK_PROFILE";
 
 /// An archive of the fixtures' images, made by `sidecheck images archive`, for machines that cannot build them.
 pub const IMAGES: &str = "SIDECHECK_IMAGES";

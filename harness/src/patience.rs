@@ -17,6 +17,12 @@ pub const HEALING: Duration = Duration::from_secs(60);
 /// For something that a running Pod does on its own: a line in a log, an answer, a restart.
 pub const REACTION: Duration = Duration::from_secs(45);
 
+/// For what a log shipper delivers: it may collect lines for a while, and have many to deliver.
+pub const DELIVERY: Duration = Duration::from_secs(60);
+
+/// How long an image without work is watched.
+pub const IDLE: Duration = Duration::from_secs(3);
+
 /// For a container that ended to be running and ready again. With the kubelet's default settings the second restart is held back for
 /// 10 s and the third for 20 s.
 pub const RESTART: Duration = Duration::from_secs(90);

@@ -14,8 +14,8 @@ type Area = (
     &'static [(&'static str, &'static [Shape])],
 );
 
-fn areas() -> [Area; 5] {
-    use crate::{config_reload, logging, monitoring, reverse_proxy, timestamped_page};
+fn areas() -> [Area; 8] {
+    use crate::{config_reload, logging, monitoring, reverse_proxy, timestamped_page, validate};
     [
         ("config-reload", config_reload::check::SHARED, config_reload::check::OWN),
         ("logging", logging::check::SHARED, logging::check::OWN),
@@ -25,6 +25,17 @@ fn areas() -> [Area; 5] {
             "timestamped-page",
             timestamped_page::check::SHARED,
             timestamped_page::check::OWN,
+        ),
+        ("validate/contract", &[], validate::contract::check::OWN),
+        (
+            "validate/generic",
+            validate::generic::check::SHARED,
+            validate::generic::check::OWN,
+        ),
+        (
+            "validate/logging",
+            validate::logging::check::SHARED,
+            validate::logging::check::OWN,
         ),
     ]
 }

@@ -11,6 +11,7 @@ mod monitoring;
 mod properties;
 mod reverse_proxy;
 mod timestamped_page;
+mod validate;
 
 /// Makes tests of an area's functions, in a module `check`.
 ///
@@ -27,15 +28,85 @@ macro_rules! checks {
         last { $($last:ident),* $(,)? }
         own { $($own:ident [$($shape:ident),+]),* $(,)? }
     ) => {
+        crate::tests! {
+            $area
+            shared {
+                $($shared => super::$shared;)*
+                containers_share_one_ip => crate::properties::containers_share_one_ip;
+                localhost_works_both_ways => crate::properties::localhost_works_both_ways;
+                one_volume_is_seen_by_both => crate::properties::one_volume_is_seen_by_both;
+                // Each of these ends another container.
+                main_restarts_alone => async |pod: &ScenarioPod| {
+                    crate::properties::restarts_alone(&pod.main(), &pod.sidecar(), async || Ok(super::end_main(pod).await?)).await?;
+                    super::works(pod).await
+                };
+                sidecar_restarts_alone => async |pod: &ScenarioPod| {
+                    crate::properties::restarts_alone(&pod.sidecar(), &pod.main(), async || Ok(super::end_sidecar(pod).await?)).await?;
+                    super::works(pod).await
+                };
+                $($last => super::$last;)*
+                // These two end the Pod.
+                stop_signals_reach_every_container => crate::properties::stop_signals_reach_every_container;
+                sidecar_ends_after_main => crate::properties::sidecar_ends_after_main;
+            }
+            own { $($own [$($shape),+] => super::$own;)* }
+        }
+    };
+}
+use checks;
+
+/// Makes tests of a role's functions, like [`checks!`], together with the properties of every role.
+///
+/// The role has one function for the properties: `works` asserts that the sidecar does for main what it is there for.
+macro_rules! role {
+    (
+        $area:literal
+        shared { $($shared:ident),* $(,)? }
+        last { $($last:ident),* $(,)? }
+        own { $($own:ident [$($shape:ident),+]),* $(,)? }
+    ) => {
+        crate::tests! {
+            $area
+            shared {
+                becomes_ready => crate::validate::properties::becomes_ready;
+                works_as_soon_as_it_is_ready => super::works;
+                $($shared => super::$shared;)*
+                survives_mains_restart => async |pod: &ScenarioPod| {
+                    crate::validate::properties::survives_mains_restart(pod).await?;
+                    super::works(pod).await
+                };
+                restarts_alone_and_resumes => async |pod: &ScenarioPod| {
+                    crate::validate::properties::restarts_alone(pod).await?;
+                    super::works(pod).await
+                };
+                $($last => super::$last;)*
+                stops_in_time => crate::validate::properties::stops_in_time;
+            }
+            own {
+                works_beside_services [Classic, Native] => super::works;
+                lets_a_job_complete [Native] => crate::validate::properties::lets_a_job_complete;
+                $($own [$($shape),+] => super::$own;)*
+            }
+        }
+    };
+}
+use role;
+
+/// Makes the tests themselves: each of the `shared` names with its body on one Pod, each of the `own` ones on a Pod for each of its shapes.
+macro_rules! tests {
+    (
+        $area:literal
+        shared { $($shared:ident => $look:expr;)* }
+        own { $($own:ident [$($shape:ident),+] => $body:expr;)* }
+    ) => {
         pub mod check {
             use rstest::rstest;
-            use sidecheck::Outcome;
+            #[allow(unused_imports, reason = "not every area has checks with a Pod of their own")]
+            use sidecheck::scenario::{Body, Check, check, share};
             use sidecheck::Shape::{self, Classic, Native};
-            use sidecheck::scenario::{Check, check, share};
+            use sidecheck::{Outcome, ScenarioPod};
 
-            use crate::properties;
-
-            const fn one(function: &'static str, body: sidecheck::scenario::Body) -> Check {
+            const fn one(function: &'static str, body: Body) -> Check {
                 Check {
                     area: $area,
                     function,
@@ -44,31 +115,7 @@ macro_rules! checks {
             }
 
             /// The checks that share a Pod.
-            pub const SHARED: &[Check] = &[
-                $(one(stringify!($shared), |pod| Box::pin(super::$shared(pod))),)*
-                one("containers_share_one_ip", |pod| Box::pin(properties::containers_share_one_ip(pod))),
-                one("localhost_works_both_ways", |pod| Box::pin(properties::localhost_works_both_ways(pod))),
-                one("one_volume_is_seen_by_both", |pod| Box::pin(properties::one_volume_is_seen_by_both(pod))),
-                // Each of these ends another container.
-                one("main_restarts_alone", |pod| {
-                    Box::pin(async move {
-                        properties::restarts_alone(&pod.main(), &pod.sidecar(), async || Ok(super::end_main(pod).await?)).await?;
-                        super::works(pod).await
-                    })
-                }),
-                one("sidecar_restarts_alone", |pod| {
-                    Box::pin(async move {
-                        properties::restarts_alone(&pod.sidecar(), &pod.main(), async || Ok(super::end_sidecar(pod).await?)).await?;
-                        super::works(pod).await
-                    })
-                }),
-                $(one(stringify!($last), |pod| Box::pin(super::$last(pod))),)*
-                // These two end the Pod.
-                one("stop_signals_reach_every_container", |pod| {
-                    Box::pin(properties::stop_signals_reach_every_container(pod))
-                }),
-                one("sidecar_ends_after_main", |pod| Box::pin(properties::sidecar_ends_after_main(pod))),
-            ];
+            pub const SHARED: &[Check] = &[$(one(stringify!($shared), |pod| Box::pin(($look)(pod)))),*];
 
             /// The checks that have a Pod of their own, and their shapes.
             pub const OWN: &[(&str, &[Shape])] = &[$((stringify!($own), &[$($shape),+])),*];
@@ -83,10 +130,41 @@ macro_rules! checks {
                 #[rstest]
                 #[tokio::test]
                 async fn $own(#[values($($shape),+)] shape: Shape) -> Outcome {
-                    check(one(stringify!($own), |pod| Box::pin(super::$own(pod))), shape).await
+                    check(one(stringify!($own), |pod| Box::pin(($body)(pod))), shape).await
                 }
             )*
         }
     };
 }
-use checks;
+use tests;
+
+/// Makes tests of functions that look at an image alone, in a module `check`: each is one check.
+macro_rules! contract {
+    ($area:literal $($function:ident),+ $(,)?) => {
+        pub mod check {
+            use rstest::rstest;
+            use sidecheck::scenario::{LoneCheck, alone};
+            use sidecheck::Shape::{self, Alone};
+            use sidecheck::Outcome;
+
+            /// The checks and their shapes.
+            pub const OWN: &[(&str, &[Shape])] = &[$((stringify!($function), &[Alone])),+];
+
+            $(
+                #[rstest]
+                #[tokio::test]
+                async fn $function(#[values(Alone)] shape: Shape) -> Outcome {
+                    // The only one: it is there for the test's name.
+                    let _ = shape;
+                    alone(LoneCheck {
+                        area: $area,
+                        function: stringify!($function),
+                        body: |lone| Box::pin(super::$function(lone)),
+                    })
+                    .await
+                }
+            )+
+        }
+    };
+}
+use contract;

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::exec::Running;
 use super::http::{Connections, Http, Unanswered};
 use super::{Container, Run, state, wait};
+use crate::image::signal_number;
 use crate::patience;
 use crate::timeline::Event;
 
@@ -61,6 +62,9 @@ impl Identity {
     }
 }
 
+/// Where the agent is mounted into containers of images that do not have it.
+const INSTALLED: &str = "/sidecheck";
+
 /// The control port of an agent.
 #[derive(Debug)]
 pub(super) struct Control {
@@ -107,7 +111,7 @@ impl Container {
             // A container that left the Pod's network can only be reached by commands.
             None => {
                 let text = statement.to_string();
-                let output = self.exec(&["agent", "--once", &text]).await.with_context(what)?;
+                let output = self.exec(&[self.agent(), "--once", &text]).await.with_context(what)?;
                 ensure!(
                     !output.stdout.is_empty(),
                     "{}: exit code {}: {}",
@@ -151,13 +155,27 @@ impl Container {
                 let port = FIRST_PORT + u16::try_from(place)?;
                 let ready = |line: &str| line.contains("\"event\":\"controlled\"");
                 let statement = format!("control {port}");
-                (port, Some(self.exec_until(&["agent", &statement], ready).await?))
+                (port, Some(self.exec_until(&[self.agent(), &statement], ready).await?))
             }
         };
         let http = Http::forward(self.scene().api(), self.pod(), port, Connections::Kept).await?;
         let control = Arc::new(Control { http, agent });
         self.scene().keep_control(run, Arc::clone(&control));
         Ok(control)
+    }
+
+    /// The agent's program: our images have it; in another one it lies in a volume, if it was put there.
+    fn agent(&self) -> &'static str {
+        let pods = self.scene().pods();
+        let spec = pods
+            .get(self.pod())
+            .and_then(|state| state::spec(&state.pod, self.name()));
+        let mounts = spec.and_then(|spec| spec.volume_mounts.as_ref());
+        if mounts.into_iter().flatten().any(|mount| mount.mount_path == INSTALLED) {
+            "/sidecheck/agent"
+        } else {
+            "agent"
+        }
     }
 
     fn declared_port(&self) -> Option<u16> {
@@ -237,12 +255,21 @@ impl Container {
         let what = format!("a first process of {} that handles SIGTERM", self.name());
         self.given()
             .eventually(&what, async || {
-                let status = self.arrange(statement::read("/proc/1/status")).await?;
-                let obeys = obeys_sigterm(status.text("content"));
+                let obeys = self.first_process_obeys("SIGTERM").await?;
                 Ok(obeys.then_some(()).ok_or("it has no handler".to_owned()))
             })
             .await?;
         self.end_program("1", "TERM").await
+    }
+
+    /// Whether the container's first process handles or blocks a signal; the kernel discards it otherwise.
+    ///
+    /// # Errors
+    /// There is no such signal; the agent cannot be reached.
+    pub async fn first_process_obeys(&self, signal: &str) -> anyhow::Result<bool> {
+        let number = signal_number(signal)?;
+        let status = self.arrange(statement::read("/proc/1/status")).await?;
+        Ok(obeys(status.text("content"), number))
     }
 
     /// Carries out a statement that ends this container, perhaps before the agent has answered.
@@ -281,30 +308,28 @@ impl Container {
     }
 }
 
-/// Whether a process with this `/proc/PID/status` handles or blocks SIGTERM.
-fn obeys_sigterm(status: &str) -> bool {
-    const SIGTERM: u64 = 1 << 14;
+/// Whether a process with this `/proc/PID/status` handles or blocks the signal of this number.
+fn obeys(status: &str, signal: u32) -> bool {
     status
         .lines()
         .filter_map(|line| line.strip_prefix("SigCgt:").or_else(|| line.strip_prefix("SigBlk:")))
         .filter_map(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .any(|mask| mask & SIGTERM != 0)
+        .any(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::obeys_sigterm;
+    use super::obeys;
 
     #[test]
-    fn sigterm_is_obeyed_if_it_is_handled_or_blocked() {
+    fn a_signal_is_obeyed_if_it_is_handled_or_blocked() {
         let status = |blocked: &str, ignored: &str, caught: &str| {
-            obeys_sigterm(&format!(
-                "Name:\tsh\nSigBlk:\t{blocked}\nSigIgn:\t{ignored}\nSigCgt:\t{caught}\n"
-            ))
+            let status = format!("Name:\tsh\nSigBlk:\t{blocked}\nSigIgn:\t{ignored}\nSigCgt:\t{caught}\n");
+            obeys(&status, 15)
         };
         assert!(status("0000000000000000", "0000000000000000", "0000000000004000"));
         assert!(status("0000000000014a07", "0000000000000000", "0000000000000000"));
         assert!(!status("0000000000000000", "0000000000004000", "0000000000010002"));
-        assert!(!obeys_sigterm(""));
+        assert!(!obeys("", 15));
     }
 }

@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 use crate::cluster::request::limited;
 use crate::cluster::{images, objects};
 use crate::patience;
+use crate::profile::Profile;
 use crate::report::model::Measurement;
 use crate::timeline::Timeline;
 use http::Connections;
@@ -36,6 +37,7 @@ pub use exec::ExecOutput;
 pub use http::{Answer, Http, Unanswered};
 pub use log::Line;
 pub use scene::{LIFE_LABEL, Scene};
+pub use wait::Unready;
 
 /// A Pod of a check: the one that the check is about, or another one of its fixture.
 #[derive(Clone, Debug)]
@@ -44,6 +46,7 @@ pub struct ScenarioPod {
     name: String,
     main: String,
     sidecars: Vec<String>,
+    profile: Option<Arc<Profile>>,
 }
 
 impl ScenarioPod {
@@ -53,7 +56,26 @@ impl ScenarioPod {
             name: name.to_owned(),
             main: main.to_owned(),
             sidecars: sidecars.to_vec(),
+            profile: None,
         }
+    }
+
+    /// The same Pod, of whose sidecar this is known.
+    pub(crate) fn with_profile(self, profile: Option<&Profile>) -> Self {
+        Self {
+            profile: profile.cloned().map(Arc::new),
+            ..self
+        }
+    }
+
+    /// What is known of the sidecar's image.
+    ///
+    /// # Errors
+    /// The area is no role.
+    pub fn profile(&self) -> anyhow::Result<&Profile> {
+        self.profile
+            .as_deref()
+            .context("only the sidecars of roles have a profile")
     }
 
     /// The Pod's name.
@@ -88,7 +110,10 @@ impl ScenarioPod {
 
     /// The same Pod by its real name, which a workload gave it.
     pub(crate) fn renamed(&self, name: &str) -> Self {
-        Self::new(Arc::clone(&self.scene), name, &self.main, &self.sidecars)
+        Self {
+            name: name.to_owned(),
+            ..self.clone()
+        }
     }
 
     /// HTTP to a port of this Pod through the API server. It reaches the Pod's loopback interface.
@@ -144,12 +169,16 @@ impl ScenarioPod {
         self.scene.timeline(&self.name)
     }
 
-    /// Waits until the Pod is ready.
+    /// Waits until the Pod is ready; a role's sidecar has the time that its profile says.
     ///
     /// # Errors
-    /// It does not become ready: an error that tells every container's state, and the last words of one that fails.
+    /// It does not become ready: an [`Unready`] that tells every container's state, and the last words of one that fails.
     pub async fn ready(&self) -> anyhow::Result<()> {
-        wait::ready(&self.scene, &self.name).await
+        let limit = self
+            .profile
+            .as_ref()
+            .map_or(patience::READY, |profile| profile.startup());
+        wait::ready(&self.scene, &self.name, limit).await
     }
 
     /// Waits until the Pod's state satisfies `condition`; `what` completes the sentence “waited for …”.

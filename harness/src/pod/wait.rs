@@ -15,6 +15,47 @@ use crate::patience;
 #[derive(Debug)]
 pub(super) struct TimedOut(pub(super) String);
 
+/// A Pod that does not become ready.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub struct Unready {
+    /// The container that keeps it from that, if one does.
+    pub container: Option<String>,
+    /// Whether that container's image or configuration could not be had, so that it says nothing about its program.
+    pub lacks_image: bool,
+    text: String,
+}
+
+impl Unready {
+    /// That the Pod is not ready, because of its first container that is not.
+    fn of(state: Option<&PodState>, text: String) -> anyhow::Error {
+        let first = state.and_then(|state| {
+            let names = state::container_names(&state.pod);
+            names
+                .into_iter()
+                .find(|name| state::status(&state.pod, name).is_some_and(|status| !status.ready))
+        });
+        let reason = first
+            .as_ref()
+            .and_then(|name| waiting(state::status(&state?.pod, name)?));
+        Self {
+            lacks_image: reason.is_some_and(|reason| IMAGE_TROUBLE.contains(&reason)),
+            container: first,
+            text,
+        }
+        .into()
+    }
+}
+
+/// Reasons to wait that have nothing to do with what is in the image.
+const IMAGE_TROUBLE: [&str; 5] = [
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "ErrImageNeverPull",
+    "InvalidImageName",
+    "CreateContainerConfigError",
+];
+
 /// A limit that a standstill pushes out: it counts from the last moment at which the API server or this process stood still.
 pub(super) fn deadline(begun: Instant, disturbed: Option<Instant>, limit: Duration) -> Instant {
     begun.max(disturbed.unwrap_or(begun)) + limit
@@ -74,8 +115,8 @@ pub(super) async fn watch_until<T>(
 /// Waits until the Pod is ready.
 ///
 /// # Errors
-/// It does not become ready: what holds it, every container's state, and the last words of one that fails.
-pub(super) async fn ready(scene: &Arc<Scene>, pod: &str) -> anyhow::Result<()> {
+/// It does not become ready within `limit`: an [`Unready`] that says what holds it, every container's state, and the last words of one that fails.
+pub(super) async fn ready(scene: &Arc<Scene>, pod: &str, limit: Duration) -> anyhow::Result<()> {
     let scheduled = watch_until(scene, patience::SCHEDULED, |pods| {
         let scheduled = pods.get(pod)?.pod.spec.as_ref()?.node_name.is_some();
         scheduled.then_some(())
@@ -92,7 +133,7 @@ pub(super) async fn ready(scene: &Arc<Scene>, pod: &str) -> anyhow::Result<()> {
     loop {
         let until = {
             let pods = pods.borrow_and_update();
-            let mut until = deadline(begun, pods.disturbed, patience::READY);
+            let mut until = deadline(begun, pods.disturbed, limit);
             if let Some(state) = pods.get(pod) {
                 if state.deleted {
                     return Err(anyhow!("Pod {pod} was deleted before it was ready"));
@@ -101,7 +142,9 @@ pub(super) async fn ready(scene: &Arc<Scene>, pod: &str) -> anyhow::Result<()> {
                     return Ok(());
                 }
                 match fault(state) {
-                    Some(Fault::Final(text)) => return Err(anyhow!("{text}{}", last_words(scene, pod))),
+                    Some(Fault::Final(text)) => {
+                        return Err(Unready::of(Some(state), format!("{text}{}", last_words(scene, pod))));
+                    }
                     Some(Fault::MayHeal(_)) => {
                         let since = *faulty.get_or_insert_with(Instant::now);
                         until = until.min(deadline(since, pods.disturbed, patience::HEALING));
@@ -121,14 +164,15 @@ pub(super) async fn ready(scene: &Arc<Scene>, pod: &str) -> anyhow::Result<()> {
             return Ok(());
         }
         let words = last_words(scene, pod);
-        return Err(match state.and_then(fault) {
-            Some(Fault::Final(text) | Fault::MayHeal(text)) => anyhow!("{text}{words}"),
-            None => anyhow!(
+        let text = match state.and_then(fault) {
+            Some(Fault::Final(text) | Fault::MayHeal(text)) => format!("{text}{words}"),
+            None => format!(
                 "Pod {pod} was not ready after {:?}; last state: {}{words}",
                 begun.elapsed(),
                 state::describe(state)
             ),
-        });
+        };
+        return Err(Unready::of(state, text));
     }
 }
 

@@ -15,7 +15,9 @@ mod tests;
 mod value;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
@@ -81,6 +83,9 @@ pub struct Profile {
     /// How long it may take to end: 500ms, 10s or 1m.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grace: Option<Period>,
+    /// How long it may take to become ready: 20s or 2m.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub startup: Option<Period>,
     /// Whether it needs a token of the Kubernetes API, which it never gets.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub kubernetes_api: bool,
@@ -97,6 +102,13 @@ pub struct Profile {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config_reload: Option<ConfigReload>,
 }
+
+/// What a profile means that does not say how long its image may take, or what it may use. Nobody would wait longer for a sidecar, and few
+/// sidecars need more.
+const STARTUP: Duration = Duration::from_secs(60);
+const GRACE: Duration = Duration::from_secs(10);
+const CPU: &str = "1";
+const MEMORY: &str = "256Mi";
 
 /// A part of a profile that does not fit the others.
 struct Fault {
@@ -116,6 +128,15 @@ impl Profile {
         Source::read(path)?.profile(role)
     }
 
+    /// Reads a profile to which nothing is to be added, from JSON.
+    ///
+    /// # Errors
+    /// The file cannot be read or holds no profile.
+    pub fn resolved(path: &Path) -> anyhow::Result<Self> {
+        let what = || format!("the profile {} cannot be read", path.display());
+        serde_json::from_slice(&fs::read(path).with_context(what)?).with_context(what)
+    }
+
     /// With what the command line says. A list that it gives replaces the profile's; environment variables are added to the profile's.
     ///
     /// # Errors
@@ -131,6 +152,7 @@ impl Profile {
         replace(&mut self.writable, given.writable);
         self.user = given.user.or(self.user);
         self.grace = given.grace.or(self.grace);
+        self.startup = given.startup.or(self.startup);
         self.claims = some(given.claims).or(self.claims);
         if let Some(mount) = given.mount {
             match self.role()? {
@@ -218,6 +240,33 @@ impl Profile {
         ports.sort_unstable();
         ports.dedup();
         ports
+    }
+
+    /// How long it may take to become ready.
+    pub fn startup(&self) -> Duration {
+        self.startup.map_or(STARTUP, Period::get)
+    }
+
+    /// How long it may take to end.
+    pub fn grace(&self) -> Duration {
+        self.grace.map_or(GRACE, Period::get)
+    }
+
+    /// The signal that makes it end: `SIGTERM`.
+    pub fn stop_signal(&self) -> &str {
+        self.stop_signal.as_ref().map_or("SIGTERM", Signal::as_str)
+    }
+
+    /// What it may use at most: the number of processors.
+    pub fn cpu(&self) -> Quantity {
+        let given = self.resources.as_ref().and_then(|resources| resources.cpu.clone());
+        given.unwrap_or_else(|| CPU.parse().expect("a quantity"))
+    }
+
+    /// What it may use at most: bytes of memory.
+    pub fn memory(&self) -> Quantity {
+        let given = self.resources.as_ref().and_then(|resources| resources.memory.clone());
+        given.unwrap_or_else(|| MEMORY.parse().expect("a quantity"))
     }
 
     /// Whether it makes this claim.

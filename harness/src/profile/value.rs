@@ -58,6 +58,33 @@ impl Port {
     }
 }
 
+impl Quantity {
+    /// The number that it stands for: 0.2 for `200m`, 65536 for `64Ki`.
+    pub fn amount(&self) -> f64 {
+        let unit = self.0.find(char::is_alphabetic).unwrap_or(self.0.len());
+        let (number, unit) = self.0.split_at(unit);
+        let units = [
+            ("n", 1e-9),
+            ("u", 1e-6),
+            ("m", 1e-3),
+            ("", 1.0),
+            ("k", 1e3),
+            ("M", 1e6),
+            ("G", 1e9),
+            ("T", 1e12),
+            ("Ki", 1024.0),
+            ("Mi", 1_048_576.0),
+            ("Gi", 1_073_741_824.0),
+            ("Ti", 1_099_511_627_776.0),
+        ];
+        let factor = units
+            .iter()
+            .find(|(name, _)| *name == unit)
+            .map_or(1.0, |(_, factor)| *factor);
+        number.parse::<f64>().map_or(0.0, |number| number * factor)
+    }
+}
+
 impl Period {
     /// The length of time.
     pub fn get(self) -> Duration {

@@ -65,6 +65,7 @@ pub fn assemble(folder: &RunFolder, fixtures: &Path, ran: Ran) -> anyhow::Result
         duration_ms: u64::try_from(ran.duration.as_millis()).unwrap_or(u64::MAX),
         suite: SuiteFacts::default(),
         images: ran.found.images,
+        subject: ran.found.subject,
         cluster: ran.found.cluster,
         summary: Summary::of(&checks),
         checks,

@@ -5,3 +5,4 @@ pub mod junit;
 pub mod model;
 pub mod records;
 pub mod terminal;
+pub mod verdict;

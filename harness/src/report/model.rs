@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::fixture::{Level, Metadata, Shape};
+use crate::fixture::{Level, Metadata, Shape, area_of};
 
 /// The version of the report's format.
 pub const API_VERSION: &str = "sidecheck.dev/v1alpha1";
@@ -39,7 +39,10 @@ pub struct Report {
     pub suite: SuiteFacts,
     /// The fixtures' images on the cluster.
     pub images: Vec<ImageFacts>,
-    /// What was checked.
+    /// The image that was judged; none if the cluster was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<SubjectFacts>,
+    /// What was checked, or where.
     pub cluster: ClusterFacts,
     /// How many checks had which outcome.
     pub summary: Summary,
@@ -72,6 +75,29 @@ pub struct ImageFacts {
     pub name: String,
     /// Its digest, `sha256:…`; `unknown` if no node names it.
     pub digest: String,
+}
+
+/// An image that was judged.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct SubjectFacts {
+    /// How the user named it.
+    pub image: String,
+    /// The digest of its configuration, `sha256:…`, which is the same wherever the image is.
+    pub id: String,
+    /// The digest by which a registry knows it, if one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// The role that it was judged in.
+    pub role: String,
+    /// What its author claims beyond what every image of the role must do.
+    pub claims: Vec<String>,
+    /// The processor architecture that it is for.
+    pub architecture: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// How many layers it has.
+    pub layers: usize,
 }
 
 /// What a cluster says about itself; `unknown` if it says nothing.
@@ -247,7 +273,7 @@ impl CheckResult {
         let text = |pick: fn(&Metadata) -> &String| metadata.map_or(String::new(), |metadata| pick(metadata).clone());
         Self {
             id: id.to_owned(),
-            area: id.split('/').next().unwrap_or_default().to_owned(),
+            area: area_of(id).to_owned(),
             shape,
             level: metadata.map_or(Level::Must, |metadata| metadata.level),
             rows: metadata.map_or(Vec::new(), |metadata| metadata.rows.clone()),
@@ -447,6 +473,7 @@ pub(crate) mod sample {
                 name: "localhost/sidecheck/agent:v1".to_owned(),
                 digest: "sha256:1a2b".to_owned(),
             }],
+            subject: None,
             cluster: ClusterFacts {
                 version: "v1.37.0".to_owned(),
                 distribution: "kind".to_owned(),

@@ -10,7 +10,7 @@ use anyhow::Context;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::model::{CheckResult, ClusterFacts, ImageFacts};
+use super::model::{CheckResult, ClusterFacts, ImageFacts, SubjectFacts};
 use crate::fixture::Shape;
 
 /// The file with the [`Plan`].
@@ -55,6 +55,14 @@ pub struct Found {
     pub cluster: ClusterFacts,
     /// The fixtures' images on it.
     pub images: Vec<ImageFacts>,
+    /// The image that was judged, if the run was about one.
+    #[serde(default)]
+    pub subject: Option<SubjectFacts>,
+}
+
+/// The file which says that the sidecar of a role does not become ready.
+fn unready(role: &str, shape: Shape) -> String {
+    format!("unready-{}@{shape}.json", role.replace('/', "-"))
 }
 
 /// The folder of one run: `target/sidecheck/runs/<run id>`.
@@ -133,6 +141,19 @@ impl RunFolder {
         self.read(PLAN)
     }
 
+    /// Notes that the sidecar of a role does not become ready in a shape.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn note_unready(&self, role: &str, shape: Shape) -> anyhow::Result<()> {
+        self.write(&unready(role, shape), &true)
+    }
+
+    /// Whether that was noted.
+    pub fn is_unready(&self, role: &str, shape: Shape) -> bool {
+        self.read(&unready(role, shape)) == Some(true)
+    }
+
     /// Writes what the run found before its first check.
     ///
     /// # Errors
@@ -181,24 +202,35 @@ impl RunFolder {
     /// A record cannot be read.
     pub fn results_beyond(&self, seen: &mut BTreeSet<PathBuf>) -> anyhow::Result<Vec<CheckResult>> {
         let mut results: Vec<CheckResult> = Vec::new();
-        let Ok(areas) = fs::read_dir(self.path.join("checks")) else {
-            return Ok(results);
-        };
-        for area in areas {
-            for file in fs::read_dir(area?.path())? {
-                let path = file?.path();
-                if path.extension().is_none_or(|ending| ending != "json") || seen.contains(&path) {
-                    continue;
-                }
-                let text = fs::read(&path)?;
-                let result = serde_json::from_slice(&text);
-                results.push(result.with_context(|| format!("not a record: {}", path.display()))?);
-                seen.insert(path);
+        for path in json_files(&self.path.join("checks"))? {
+            if seen.contains(&path) {
+                continue;
             }
+            let text = fs::read(&path)?;
+            let result = serde_json::from_slice(&text);
+            results.push(result.with_context(|| format!("not a record: {}", path.display()))?);
+            seen.insert(path);
         }
         results.sort_by_key(CheckResult::selector);
         Ok(results)
     }
+}
+
+/// The JSON files below a folder, which may not exist.
+fn json_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Ok(files);
+    };
+    for entry in entries {
+        let path = entry?.path();
+        if path.is_dir() {
+            files.extend(json_files(&path)?);
+        } else if path.extension().is_some_and(|ending| ending == "json") {
+            files.push(path);
+        }
+    }
+    Ok(files)
 }
 
 fn runs(results: &Path) -> PathBuf {

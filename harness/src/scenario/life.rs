@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{sleep, timeout};
 
 use super::namespace::Claim;
-use super::{Keep, Numbered, Setting, admission, apply, evidence, namespace};
+use super::{Keep, Numbered, Setting, admission, apply, evidence, namespace, role};
 use crate::cluster::Cluster;
 use crate::cluster::namespace::unique;
 use crate::display::explained;
@@ -69,6 +69,9 @@ impl Life<'_> {
         B: AsyncFn(&ScenarioPod) -> Verdict,
     {
         let began = Instant::now();
+        if let Some(reason) = self.knows_unready(watched) {
+            return nothing_seen(watched, &Finding::Skipped(reason), began);
+        }
         let mut stage = match self.set(watched).await {
             Ok(stage) => stage,
             Err(error) => return nothing_seen(watched, &error.into(), began),
@@ -79,7 +82,10 @@ impl Life<'_> {
             why = &mut ending => Err(anyhow!(why).into()),
         };
         let seen = match begun {
-            Err(finding) => nothing_seen(watched, &finding, began),
+            Err(finding) => {
+                self.note_unready(watched, &finding);
+                nothing_seen(watched, &finding, began)
+            }
             Ok(notes) => {
                 let mut seen = Vec::new();
                 let mut ended = None;
@@ -102,6 +108,23 @@ impl Life<'_> {
         seen
     }
 
+    /// Why nothing needs to begin: another life of the run has shown that a role's sidecar does not become ready in this shape.
+    fn knows_unready<B>(&self, watched: &[Watched<'_, B>]) -> Option<String> {
+        let fixture = watched.first()?.fixture;
+        let judges = |check: &Watched<'_, B>| check.fixture.metadata.begin == Begin::Judged;
+        let role = fixture.profile().is_some() && self.twin.is_none() && !watched.iter().any(judges);
+        (role && self.setting.folder.is_unready(fixture.area(), self.shape)).then(|| role::left_out(fixture))
+    }
+
+    fn note_unready<B>(&self, watched: &[Watched<'_, B>], finding: &Finding) {
+        if let (Finding::NotMet(_), None, [first, _, ..]) = (finding, self.twin, watched) {
+            let noted = self.setting.folder.note_unready(first.fixture.area(), self.shape);
+            if let Err(error) = noted {
+                tracing::warn!("other checks will find it out again: {}", explained(&error));
+            }
+        }
+    }
+
     /// Finds a namespace, begins to watch it, and prepares what is to be created there.
     async fn set<B>(&self, watched: &[Watched<'_, B>]) -> anyhow::Result<Stage> {
         let fixture = watched.first().context("nobody looks")?.fixture;
@@ -118,7 +141,8 @@ impl Life<'_> {
             fixture.pod_name(),
             &fixture.metadata.main,
             &fixture.metadata.sidecars,
-        );
+        )
+        .with_profile(fixture.profile());
         Ok(Stage {
             claim,
             scene,
@@ -160,9 +184,12 @@ impl Life<'_> {
         let bare = stage.objects.iter().filter(|object| object["kind"] == "Pod");
         let names = bare
             .filter_map(|object| object["metadata"]["name"].as_str())
-            .chain([stage.pod.name()]);
-        let pods: Vec<ScenarioPod> = names.map(|name| stage.pod.other(name)).collect();
-        try_join_all(pods.iter().map(ScenarioPod::ready)).await?;
+            .filter(|name| *name != stage.pod.name())
+            .map(|name| stage.pod.other(name));
+        let pods: Vec<ScenarioPod> = names.chain([stage.pod.clone()]).collect();
+        if let Err(error) = try_join_all(pods.iter().map(ScenarioPod::ready)).await {
+            return Err(role::unready(&stage.scene, fixture, error).await);
+        }
         for (container, text) in &fixture.metadata.begun {
             let container = stage.pod.container(container);
             let what = format!("the line “{text}”, which says that it has begun");
@@ -223,7 +250,13 @@ impl Life<'_> {
         let words = stage.scene.last_words(&pod, &container);
         let observed =
             format!("container {container} of Pod {pod} was restarted although nothing ended it: {state}; {words}");
-        if check.fixture.metadata.crash_is_finding {
+        let fixture = check.fixture;
+        let crash_is_finding = match fixture.profile() {
+            // The others are the suite's own.
+            Some(_) => fixture.metadata.sidecars.first() == Some(&container),
+            None => fixture.metadata.crash_is_finding,
+        };
+        if crash_is_finding {
             return Err(Mismatch::new(RUNS_ON, Some(&container), "containers that run on", observed).into());
         }
         Err(match mismatch {
@@ -309,28 +342,31 @@ impl Stage {
 
 /// The life did not begin: what kept it from that is the finding of each check.
 fn nothing_seen<B>(watched: &[Watched<'_, B>], finding: &Finding, began: Instant) -> Vec<Seen> {
-    let again = || match finding {
-        Finding::NotMet(mismatch) => Finding::NotMet(mismatch.clone()),
-        Finding::NotApplicable(reason) => Finding::NotApplicable(reason.clone()),
-        Finding::Skipped(reason) => Finding::Skipped(reason.clone()),
-        Finding::Error(error) => Finding::Error(anyhow!(explained(error))),
-    };
-    watched
-        .iter()
-        .map(|_| Seen {
-            verdict: Err(again()),
-            assertions: Vec::new(),
+    let seen = |check: &Watched<'_, B>| {
+        let finding = role::without_life(check.fixture, finding);
+        let failed = match &finding {
+            Finding::NotMet(mismatch) => Some(Assertion {
+                label: mismatch.label().to_owned(),
+                container: mismatch.container().map(str::to_owned),
+                held: false,
+            }),
+            _ => None,
+        };
+        Seen {
+            verdict: Err(finding),
+            assertions: failed.into_iter().collect(),
             measurements: Vec::new(),
             notes: Vec::new(),
             node: None,
             timeline: Timeline::default(),
             duration: began.elapsed(),
-        })
-        .collect()
+        }
+    };
+    watched.iter().map(seen).collect()
 }
 
 /// Returns when the life must end before its checks have: somebody interrupts the run, or it takes too long. Says which.
-async fn ending() -> String {
+pub(super) async fn ending() -> String {
     let mut terminate = match signal(SignalKind::terminate()) {
         Ok(terminate) => terminate,
         Err(error) => return format!("signals cannot be awaited: {error}"),
@@ -342,7 +378,7 @@ async fn ending() -> String {
     }
 }
 
-fn words(panic: &(dyn std::any::Any + Send)) -> String {
+pub(super) fn words(panic: &(dyn std::any::Any + Send)) -> String {
     panic
         .downcast_ref::<String>()
         .cloned()

@@ -3,14 +3,16 @@
 //! Checks that look at the scenario's Pod and change nothing share one life; see [`share`].
 
 mod admission;
+mod alone;
 mod apply;
 mod evidence;
 mod judge;
 mod life;
 mod namespace;
+mod role;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Termination};
 use std::time::SystemTime;
 
@@ -23,11 +25,13 @@ use crate::environment;
 use crate::finding::{Finding, Verdict};
 use crate::fixture::{self, Fixture, Need, Shape, Twin};
 use crate::pod::ScenarioPod;
+use crate::profile::Profile;
 use crate::report::model::{CheckResult, OutcomeKind};
 use crate::report::records::RunFolder;
 use crate::report::terminal;
 use life::{Life, Watched};
 
+pub use alone::{Lone, LoneBody, LoneCheck, LoneExpect, alone};
 pub use apply::remove_cluster_objects;
 pub use namespace::{remove_namespaces, wait_until_gone};
 
@@ -68,13 +72,15 @@ pub struct Setting {
     pub slot: Option<String>,
     /// The checks that are wanted, as `ID@SHAPE`; all if there is no selection.
     pub selection: Option<BTreeSet<String>>,
+    /// The image that takes the place of a role's reference image.
+    pub profile: Option<Profile>,
 }
 
 impl Setting {
     /// What the environment says.
     ///
     /// # Errors
-    /// The run's id cannot be one; see [`environment::run_id`].
+    /// The run's id cannot be one, see [`environment::run_id`]; the profile cannot be read.
     pub fn from_environment() -> anyhow::Result<Self> {
         let run = environment::run_id()?;
         let value = environment::value;
@@ -91,6 +97,9 @@ impl Setting {
             // Nobody would remove the namespaces of a run that nextest alone has started.
             slot: value(environment::RUN).and(value("NEXTEST_TEST_GLOBAL_SLOT")),
             selection: environment::selection(),
+            profile: value(environment::PROFILE)
+                .map(|file| Profile::resolved(Path::new(&file)))
+                .transpose()?,
             run,
         })
     }
@@ -174,7 +183,7 @@ where
         if fixture::is_left_out(&setting.fixtures, id) {
             continue;
         }
-        match Fixture::load(&setting.fixtures, id) {
+        match Fixture::load_for(&setting.fixtures, id, setting.profile.as_ref()) {
             Ok(fixture) if !fixture.metadata.shapes.contains(&shape) => {}
             Ok(fixture) => open.push((fixture, body)),
             Err(error) => results.add(CheckResult::undecided(id, shape, None, explained(&error))),
@@ -307,8 +316,19 @@ where
     }
 }
 
-/// Whether the cluster has what the check is about.
+/// Whether the cluster has what the check is about, and the image claims it.
 async fn applies(setting: &Setting, cluster: &Cluster, fixture: &Fixture) -> Verdict {
+    if let Some(profile) = fixture.profile() {
+        if profile.kubernetes_api {
+            let reason = "the image needs the Kubernetes API by its profile, and validate gives it no access";
+            return Err(Finding::NotApplicable(reason.to_owned()));
+        }
+        if let Some(claim) = fixture.metadata.claim
+            && !profile.claims(claim)
+        {
+            return Err(Finding::NotApplicable(format!("the profile does not claim “{claim}”")));
+        }
+    }
     if let Some(since) = &fixture.metadata.since
         && let Some(reason) = capabilities::older_than(&cluster.version().await?, since)
     {

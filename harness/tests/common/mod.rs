@@ -62,6 +62,7 @@ pub fn setting(folder: &Path, target: Option<Target>) -> Setting {
         target,
         slot: None,
         selection: None,
+        profile: None,
     }
 }
 

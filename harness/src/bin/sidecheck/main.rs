@@ -11,6 +11,7 @@ mod nextest;
 mod report;
 mod run;
 mod up;
+mod validate;
 
 use std::process::ExitCode;
 
@@ -42,6 +43,7 @@ enum Command {
     Clean(clean::Clean),
     Doctor(doctor::Doctor),
     Run(run::Run),
+    Validate(Box<validate::Validate>),
     Report(report::ReportLast),
     List(list::List),
     Fixture(fixture::ShowFixture),
@@ -80,6 +82,7 @@ fn main() -> ExitCode {
             Command::Clean(command) => command.execute().await,
             Command::Doctor(command) => command.execute().await,
             Command::Run(command) => command.execute().await,
+            Command::Validate(command) => command.execute().await,
             Command::Report(command) => command.execute().await,
             Command::List(command) => command.execute(),
             Command::Fixture(command) => command.execute(),

@@ -69,9 +69,14 @@ pub fn deciding<'a>(planned: &'a [Planned], tests: &[String]) -> (BTreeSet<Strin
     let (mut names, mut undecidable) = (BTreeSet::new(), Vec::new());
     for check in planned {
         let id = check.id.replace('-', "_");
-        let (area, function) = id.split_once('/').unwrap_or((&id, ""));
+        let (area, function) = id.rsplit_once('/').unwrap_or((&id, ""));
+        let area = area.replace('/', "::");
         let shape = check.shape;
-        let own = Decides { area, function, shape };
+        let own = Decides {
+            area: &area,
+            function,
+            shape,
+        };
         let shared = Decides {
             function: "shared",
             ..own
@@ -96,13 +101,15 @@ struct Decides<'a> {
 
 impl<'a> Decides<'a> {
     fn parse(test: &'a str) -> Option<Self> {
-        let (function, case) = test.rsplit_once("::shape_")?;
+        let (path, case) = test.rsplit_once("::shape_")?;
+        let (module, function) = path.rsplit_once("::")?;
         Some(Self {
-            area: function.split("::").next()?,
-            function: function.rsplit("::").next()?,
+            area: module.strip_suffix("::check").unwrap_or(module),
+            function,
             shape: match case.rsplit('_').next()? {
                 "Classic" => Shape::Classic,
                 "Native" => Shape::Native,
+                "Alone" => Shape::Alone,
                 _ => return None,
             },
         })

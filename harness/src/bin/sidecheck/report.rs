@@ -50,6 +50,7 @@ async fn now() -> Found {
     Found {
         cluster: cluster.facts().await.unwrap_or_default(),
         images: images::on(&cluster).await.unwrap_or_default(),
+        subject: None,
     }
 }
 

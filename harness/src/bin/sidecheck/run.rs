@@ -13,8 +13,10 @@ use nix::unistd::Pid;
 use sidecheck::cluster::{Cluster, Target, images};
 use sidecheck::display::{display_safe, explained, say};
 use sidecheck::fixture::{self, Fixture, Shape};
+use sidecheck::image::Subject;
+use sidecheck::profile::Profile;
 use sidecheck::report::assemble::{Ran, assemble};
-use sidecheck::report::model::{CheckResult, OutcomeKind};
+use sidecheck::report::model::{CheckResult, OutcomeKind, Report};
 use sidecheck::report::records::{Found, Plan, Planned, RunFolder};
 use sidecheck::report::terminal;
 use sidecheck::scenario::Keep;
@@ -44,48 +46,91 @@ pub struct Run {
 /// The exit code of nextest when tests failed; any other than 0 means that it could not run them.
 const TESTS_FAILED: i32 = 100;
 
+/// The file with the profile of the image that a run is about.
+const PROFILE: &str = "profile.json";
+
 /// How many runs' folders are kept.
 const KEPT: usize = 10;
 
 impl Run {
     pub async fn execute(self) -> anyhow::Result<u8> {
         self.cluster.version()?;
+        let plan = Plan {
+            command: environment::command_on(self.cluster.context.as_deref(), Some(&self.cluster.kubernetes)),
+            prove: self.prove,
+            checks: planned(&self.filters)?,
+            selection: self.filters,
+        };
+        let job = Job {
+            plan,
+            cluster: self.cluster,
+            keep: self.keep,
+            subject: None,
+        };
+        let report = job.carry_out().await?;
+        conclude(&report);
+        Ok(report.summary.exit_code())
+    }
+}
+
+/// What is to be decided, where, and how.
+pub struct Job {
+    pub plan: Plan,
+    pub cluster: ClusterOptions,
+    pub keep: Keep,
+    /// The image that takes the place of the role's reference image, and what is known of it.
+    pub subject: Option<(Subject, Profile)>,
+}
+
+impl Job {
+    /// Decides it, and writes the report.
+    pub async fn carry_out(mut self) -> anyhow::Result<Report> {
         let run = match environment::value(environment::RUN) {
             Some(given) => environment::checked_run(&given).map_err(|error| Usage(error.to_string()))?,
             None => new_id(),
         };
-        let plan = Plan {
-            command: environment::command_on(self.cluster.context.as_deref(), Some(&self.cluster.kubernetes)),
-            prove: self.prove,
-            selection: self.filters.clone(),
-            checks: planned(&self.filters)?,
-        };
         let results = environment::results();
         let folder = RunFolder::create(&results, &run)?;
         RunFolder::prune(&results, KEPT);
-        folder.write_plan(&plan)?;
+        folder.write_plan(&self.plan)?;
 
-        let cluster = self.cluster.bring_up().await?;
-        let mut found = Found {
-            cluster: cluster.facts().await?,
-            images: images::on(&cluster).await?,
+        let cluster = match self.needs_cluster() {
+            true => Some(self.cluster.bring_up().await?),
+            false => None,
         };
+        let mut found = match &cluster {
+            Some(cluster) => Found {
+                cluster: cluster.facts().await?,
+                images: images::on(cluster).await?,
+                subject: None,
+            },
+            None => Found::default(),
+        };
+        if let Some((subject, profile)) = &mut self.subject {
+            if let Some(cluster) = &cluster {
+                profile.image = Some(subject.reach(cluster).await?);
+            }
+            folder.write(PROFILE, profile)?;
+            found.subject = Some(subject.facts(profile));
+        }
         folder.write_found(&found)?;
 
         let (began, clock) = (SystemTime::now(), Instant::now());
-        let trouble = self.decide(&run, &folder, &plan, &cluster).await?;
+        let trouble = self.decide(&run, &folder, cluster.as_ref()).await?;
         let duration = clock.elapsed();
         if let (Some(trouble), true) = (&trouble, folder.results()?.is_empty()) {
             bail!("{trouble}");
         }
         // Nodes may have pulled some of them meanwhile.
-        if let Ok(images) = images::on(&cluster).await {
+        if let Some(cluster) = &cluster
+            && let Ok(images) = images::on(cluster).await
+        {
             found.images = images;
         }
 
         let ran = Ran {
-            command: plan.command.clone(),
-            plan: Some(plan),
+            command: self.plan.command.clone(),
+            plan: Some(self.plan),
             found,
             began,
             duration,
@@ -93,24 +138,23 @@ impl Run {
         let report = assemble(&folder, &environment::root().join("fixtures"), ran)?;
         publish(&report)?;
         // The namespaces of what is to stay are marked, and left out.
-        if self.keep != Keep::Always {
-            sweep(&cluster, &run).await;
+        if let (Some(cluster), true) = (&cluster, self.keep != Keep::Always) {
+            sweep(cluster, &run).await;
         }
         if let Some(trouble) = trouble {
             eprintln!("sidecheck: {}", display_safe(&trouble));
         }
-        conclude(&report);
-        Ok(report.summary.exit_code())
+        Ok(report)
+    }
+
+    /// Whether some of the checks do not run on the engine alone.
+    fn needs_cluster(&self) -> bool {
+        self.plan.checks.iter().any(|check| check.shape != Shape::Alone)
     }
 
     /// Runs the tests with nextest and shows each outcome as it is recorded; returns what else went wrong.
-    async fn decide(
-        &self,
-        run: &str,
-        folder: &RunFolder,
-        plan: &Plan,
-        cluster: &Cluster,
-    ) -> anyhow::Result<Option<String>> {
+    async fn decide(&self, run: &str, folder: &RunFolder, cluster: Option<&Cluster>) -> anyhow::Result<Option<String>> {
+        let plan = &self.plan;
         let log = folder.path().join("nextest.log");
         let (tests, undecidable) = nextest::deciding(&plan.checks, &nextest::tests(&log).await?);
         for check in undecidable {
@@ -130,7 +174,7 @@ impl Run {
             .args(["--failure-output", "never", "--success-output", "never"])
             .args(["--filterset", &nextest::filterset(&tests)])
             .env(environment::RUN, run)
-            .env(environment::PROVE, if self.prove { "1" } else { "0" })
+            .env(environment::PROVE, if plan.prove { "1" } else { "0" })
             .env(environment::KUBERNETES, &self.cluster.kubernetes)
             .env(
                 environment::KEEP,
@@ -141,16 +185,21 @@ impl Run {
                 },
             )
             .env_remove(environment::SELECTION)
+            .env_remove(environment::PROFILE)
             .stdout(output.try_clone()?)
             .stderr(output);
         if !plan.selection.is_empty() {
             let selected: Vec<String> = plan.checks.iter().map(Planned::selector).collect();
             command.env(environment::SELECTION, selected.join(","));
         }
-        match &cluster.target {
-            Target::Context(name) => command.env(environment::CONTEXT, name),
-            Target::Kubeconfig(path) => command.env(environment::KUBECONFIG, path),
-        };
+        if self.subject.is_some() {
+            command.env(environment::PROFILE, folder.path().join(PROFILE));
+        }
+        match cluster.map(|cluster| &cluster.target) {
+            Some(Target::Context(name)) => drop(command.env(environment::CONTEXT, name)),
+            Some(Target::Kubeconfig(path)) => drop(command.env(environment::KUBECONFIG, path)),
+            None => {}
+        }
         let mut terminate = signal(SignalKind::terminate())?;
         let mut nextest = command.spawn().context("cargo cannot be called")?;
         let status = loop {
@@ -194,7 +243,7 @@ fn undecided(check: &Planned) -> CheckResult {
 }
 
 /// What is to be decided: every check in each of its shapes that one of the filters names.
-fn planned(filters: &[String]) -> anyhow::Result<Vec<Planned>> {
+pub fn planned(filters: &[String]) -> anyhow::Result<Vec<Planned>> {
     let root = environment::root().join("fixtures");
     let mut planned = Vec::new();
     for id in fixture::ids(&root)? {

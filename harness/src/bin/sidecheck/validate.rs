@@ -1,0 +1,146 @@
+//! `sidecheck validate`
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+use sidecheck::display::{display_safe, explained, say};
+use sidecheck::environment;
+use sidecheck::fixture::area_of;
+use sidecheck::image::Subject;
+use sidecheck::profile::{Overrides, Profile, Role};
+use sidecheck::report::model::Report;
+use sidecheck::report::records::{Plan, write_whole};
+use sidecheck::report::verdict;
+use sidecheck::scenario::Keep;
+
+use crate::Usage;
+use crate::cluster_options::ClusterOptions;
+use crate::run::{Job, planned};
+
+/// Judge an image as a sidecar: alone, and beside a main container in both shapes
+///
+/// The image stays as it is. A profile says what its author must say: how it is called, what it needs, what it claims.
+#[derive(Args)]
+pub struct Validate {
+    /// The image: a name in the local engine or a registry, or an archive (docker save, OCI)
+    #[arg(required_unless_present = "init")]
+    image: Option<String>,
+    /// Which checks: a part of an id, or ID@SHAPE; all of the role if nothing is given
+    filters: Vec<String>,
+    /// What its author says about it: a file, or the name of a ready-made profile
+    #[arg(long, value_name = "FILE|NAME")]
+    profile: Option<String>,
+    #[command(flatten)]
+    overrides: Overrides,
+    #[command(flatten)]
+    cluster: ClusterOptions,
+    /// Which namespaces stay after their check
+    #[arg(long, value_enum, env = environment::KEEP, default_value_t, value_name = "WHEN")]
+    keep: Keep,
+    /// Print a profile to begin with, and nothing else
+    #[arg(long, value_name = "ROLE", exclusive = true)]
+    init: Option<Role>,
+}
+
+/// The folder with the ready-made profiles.
+const PROFILES: &str = "fixtures/profiles";
+
+/// The area of the checks that every image has to pass alone.
+const CONTRACT: &str = "validate/contract";
+
+impl Validate {
+    pub async fn execute(self) -> anyhow::Result<u8> {
+        if let Some(role) = self.init {
+            say(Profile::init(role).trim_end());
+            return Ok(crate::MET);
+        }
+        self.cluster.version()?;
+        let mut command = environment::command_on(self.cluster.context.as_deref(), Some(&self.cluster.kubernetes));
+        let given = self.profile.as_deref().map(file_of).transpose()?;
+        let misunderstood = |error: anyhow::Error| anyhow::Error::from(Usage(explained(&error)));
+        let profile = match &given {
+            Some(file) => Profile::read(file, self.overrides.role).map_err(misunderstood)?,
+            None => Profile::default(),
+        };
+        let profile = profile.merge(&self.overrides).map_err(misunderstood)?;
+        let image = self.image.context("clap requires it")?;
+        let subject = Subject::obtain(&image).await?;
+        let mut profile = profile.with_defaults(&subject.defaults).map_err(misunderstood)?;
+        let role = profile.role().map_err(misunderstood)?;
+        profile.image = Some(subject.reference.clone());
+        let area = format!("validate/{role}");
+        let mut checks = planned(&self.filters)?;
+        checks.retain(|check| [area.as_str(), CONTRACT].contains(&area_of(&check.id)));
+        if checks.is_empty() {
+            return Err(Usage(format!(
+                "no check of the role {role} is named by {}",
+                self.filters.join(" ")
+            ))
+            .into());
+        }
+        command = again(&command, &image, self.profile.as_deref(), role);
+        let job = Job {
+            plan: Plan {
+                command,
+                prove: false,
+                selection: self.filters,
+                checks,
+            },
+            cluster: self.cluster,
+            keep: self.keep,
+            subject: Some((subject, profile)),
+        };
+        let report = job.carry_out().await?;
+        conclude(&report)?;
+        Ok(report.summary.exit_code())
+    }
+}
+
+/// What validates the same image again.
+fn again(conformance: &str, image: &str, profile: Option<&str>, role: Role) -> String {
+    let mut command = conformance.replace("scripts/conformance", "scripts/validate");
+    command.push_str(&format!(" {image} --role {role}"));
+    if let Some(profile) = profile {
+        command.push_str(&format!(" --profile {profile}"));
+    }
+    command
+}
+
+/// The file of a profile that is given by its path or its name.
+fn file_of(given: &str) -> anyhow::Result<PathBuf> {
+    let path = Path::new(given);
+    if path.is_file() {
+        return Ok(path.to_owned());
+    }
+    let folder = environment::root().join(PROFILES);
+    let named = folder.join(format!("{given}.yaml"));
+    if named.is_file() {
+        return Ok(named);
+    }
+    let mut known: Vec<String> = std::fs::read_dir(&folder)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path().file_stem()?.to_string_lossy().into_owned()))
+        .collect();
+    known.sort();
+    Err(Usage(format!(
+        "{given} is no file and no ready-made profile; there are: {}",
+        known.join(", ")
+    ))
+    .into())
+}
+
+/// Prints the verdict, and writes it as Markdown beside the report; the closing line is the last one.
+fn conclude(report: &Report) -> anyhow::Result<()> {
+    say(&verdict::render(report));
+    let path = environment::results().join("verdict.md");
+    write_whole(&path, verdict::markdown(report).as_bytes())?;
+    for name in ["report.json", "verdict.md"] {
+        let path = environment::results().join(name);
+        let shown = path.strip_prefix(environment::root()).map_or(path.as_path(), Path::new);
+        say(&format!("report: {}", display_safe(&shown.display().to_string())));
+    }
+    say(&report.summary.closing_line());
+    Ok(())
+}

@@ -1,0 +1,349 @@
+//! Log shippers: what main writes to a file arrives where the profile says, all of it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use regex::Regex;
+use sidecheck::agent;
+use sidecheck::agent::Statement;
+use sidecheck::pod::Line;
+use sidecheck::profile::Delivers;
+use sidecheck::{Container, Finding, ScenarioPod, Verdict, patience};
+
+use crate::properties::WORKS;
+
+crate::role! {
+    "validate/logging"
+    shared {
+        first_lines_arrive,
+        every_line_once_and_in_order,
+        long_lines_stay_whole,
+        any_bytes_pass,
+        rotation_by_rename_loses_nothing,
+        truncation_loses_nothing,
+        half_lines_are_not_glued,
+        files_that_appear_whole_are_read,
+    }
+    last {
+        last_lines_survive_shutdown,
+        an_unfinished_line_is_delivered,
+    }
+    own {
+        resumes_without_loss [Classic, Native],
+        waits_for_a_sink_that_is_away [Classic, Native],
+    }
+}
+
+/// The log, as main mounts it.
+const LOG: &str = "/logs/app.log";
+/// Where the sink listens.
+const SINK: &str = "127.0.0.1:5170";
+
+/// What is asserted of numbered lines, and where lines may arrive twice.
+const EVERY_LINE: &str = "every line, once and in order";
+const NO_LOSS: &str = "every line arrives";
+
+/// Where the sidecar delivers.
+struct Delivery {
+    to: Container,
+    /// The lines that have been delivered so far.
+    since: usize,
+}
+
+impl Delivery {
+    /// From now on.
+    fn of(pod: &ScenarioPod) -> anyhow::Result<Self> {
+        let mut delivery = Self::from_the_start(pod)?;
+        delivery.since = delivery.to.line_count()?;
+        Ok(delivery)
+    }
+
+    fn from_the_start(pod: &ScenarioPod) -> anyhow::Result<Self> {
+        let to = match pod.profile()?.logging().delivers {
+            Delivers::Stdout => pod.sidecar(),
+            _ => pod.container("sink"),
+        };
+        Ok(Self { to, since: 0 })
+    }
+
+    /// Goes through what arrives until `look` finds something.
+    async fn brings<T>(
+        &self,
+        label: &'static str,
+        what: &str,
+        mut look: impl FnMut(&str) -> Option<T>,
+    ) -> Result<T, Finding> {
+        let expect = self.to.expect(label).after(self.since).within(patience::DELIVERY);
+        expect.prints(what, |line| look(record(line)?)).await
+    }
+
+    /// Waits for a record with that text; returns the record.
+    async fn brings_text(&self, label: &'static str, text: &str) -> Result<String, Finding> {
+        let what = format!("a record with “{text}”");
+        self.brings(label, &what, |record| record.contains(text).then(|| record.to_owned()))
+            .await
+    }
+
+    /// The numbers of the lines `word N` that arrive before `marker` does, in this order.
+    async fn numbers(&self, label: &'static str, word: &str, marker: &str) -> Result<Vec<u64>, Finding> {
+        let (line, mut numbers) = (
+            Regex::new(&format!(r"\b{word} (\d+)\b")).map_err(anyhow::Error::from)?,
+            Vec::new(),
+        );
+        let what = format!("a record with “{marker}” after the lines “{word} 1” and so on");
+        self.brings(label, &what, |record| {
+            let found = line
+                .captures_iter(record)
+                .filter_map(|found| found[1].parse::<u64>().ok());
+            numbers.extend(found);
+            record.contains(marker).then_some(())
+        })
+        .await?;
+        Ok(numbers)
+    }
+
+    /// The lines `word 1` to `word COUNT` arrive before `marker` does, each of them once and in order.
+    async fn brings_lines(&self, word: &str, count: u64, marker: &str) -> Verdict {
+        let numbers = self.numbers(EVERY_LINE, word, marker).await?;
+        let wrong = numbers.windows(2).find(|pair| pair[0] > pair[1]);
+        let observed = missing(&numbers, word, count).or_else(|| {
+            let again = numbers.len() as u64 - count;
+            (again > 0).then(|| format!("{again} of them arrive again"))
+        });
+        let observed =
+            observed.or_else(|| wrong.map(|pair| format!("“{word} {}” before “{word} {}”", pair[0], pair[1])));
+        let expected = format!("the lines “{word} 1” to “{word} {count}”");
+        let expect = self.to.expect(EVERY_LINE);
+        expect.holds(observed.is_none(), expected, observed.unwrap_or_default())
+    }
+
+    /// The lines `word 1` to `word COUNT` arrive before `marker` does, some of them perhaps twice.
+    async fn loses_none(&self, word: &str, count: u64, marker: &str) -> Verdict {
+        let numbers = self.numbers(NO_LOSS, word, marker).await?;
+        let missing = missing(&numbers, word, count);
+        let expected = format!("the lines “{word} 1” to “{word} {count}”");
+        let expect = self.to.expect(NO_LOSS);
+        expect.holds(missing.is_none(), expected, missing.unwrap_or_default())
+    }
+}
+
+/// Which of the lines `word 1` to `word COUNT` have not arrived.
+fn missing(numbers: &[u64], word: &str, count: u64) -> Option<String> {
+    let there: BTreeSet<u64> = numbers.iter().copied().collect();
+    let missing: Vec<u64> = (1..=count).filter(|number| !there.contains(number)).collect();
+    let first = missing.first()?;
+    Some(format!(
+        "{} of them are missing, the first one is “{word} {first}”",
+        missing.len()
+    ))
+}
+
+/// What a line of the log of a container says to have been delivered.
+fn record(line: &Line) -> Option<&str> {
+    match line.event.as_deref() {
+        Some(event) if event.event == "received" => Some(event.text("line")),
+        Some(_) => None,
+        None => Some(&line.text),
+    }
+}
+
+/// Has main write the end of what a check writes.
+async fn mark(main: &Container, marker: &str) -> anyhow::Result<()> {
+    main.arrange(agent::append_text(LOG, marker)).await.map(drop)
+}
+
+/// A line that main writes now arrives.
+async fn works(pod: &ScenarioPod) -> Verdict {
+    let delivery = Delivery::of(pod)?;
+    // The same line may have been delivered before the sidecar was restarted.
+    let line = format!("a line after {} others", delivery.since);
+    pod.main().arrange(agent::append_text(LOG, &line)).await?;
+    delivery.brings_text(WORKS, &line).await?;
+    Ok(())
+}
+
+/// What main wrote when it began, before anybody knew whether the sidecar runs.
+async fn first_lines_arrive(pod: &ScenarioPod) -> Verdict {
+    let delivery = Delivery::from_the_start(pod)?;
+    mark(&pod.main(), "the end of the first lines").await?;
+    delivery.brings_lines("first", 5, "the end of the first lines").await
+}
+
+/// A thousand lines a second for twenty seconds.
+async fn every_line_once_and_in_order(pod: &ScenarioPod) -> Verdict {
+    const RATE: Duration = Duration::from_millis(1);
+    const LINES: u64 = 20_000;
+    let (main, delivery) = (pod.main(), Delivery::of(pod)?);
+    main.arrange(agent::append(LOG, LINES).of("steady").every(RATE).quietly())
+        .await?;
+    mark(&main, "the end of the steady lines").await?;
+    delivery
+        .brings_lines("steady", LINES, "the end of the steady lines")
+        .await
+}
+
+/// A line that is longer than what container runtimes hold in one piece arrives as one record, from its first to its last letter.
+async fn long_lines_stay_whole(pod: &ScenarioPod) -> Verdict {
+    let (main, delivery) = (pod.main(), Delivery::of(pod)?);
+    let line = format!("long-begin {} long-end", "0123456789".repeat(3_000));
+    main.arrange(agent::append_text(LOG, &line)).await?;
+    let record = delivery.brings_text("a long line arrives", "long-begin").await?;
+    let observed = format!("a record of {} bytes that ends with “{}”", record.len(), tail(&record));
+    delivery.to.expect("a long line is one record").holds(
+        record.contains(&line),
+        format!("one record with all {} bytes", line.len()),
+        observed,
+    )
+}
+
+/// The last letters of a text.
+fn tail(text: &str) -> String {
+    let letters: Vec<char> = text.chars().collect();
+    letters[letters.len().saturating_sub(20)..].iter().collect()
+}
+
+/// Bytes that are not UTF-8 cost neither their line nor its neighbours.
+async fn any_bytes_pass(pod: &ScenarioPod) -> Verdict {
+    let (main, delivery) = (pod.main(), Delivery::of(pod)?);
+    main.arrange(agent::append_bytes(
+        LOG,
+        b"bytes 1\nbytes 2 caf\xe9 \xff\xfe\x01 au lait\nbytes 3\n",
+    ))
+    .await?;
+    mark(&main, "the end of the bytes").await?;
+    let mut whole = false;
+    delivery
+        .brings(EVERY_LINE, "a record with “the end of the bytes”", |record| {
+            whole |= record.contains("bytes 2 caf") && record.contains("au lait");
+            record.contains("the end of the bytes").then_some(())
+        })
+        .await?;
+    delivery.brings_lines("bytes", 3, "the end of the bytes").await?;
+    let expect = delivery.to.expect("a line with other bytes is one record");
+    expect.holds(whole, "one record from “bytes 2” to “au lait”", "no such record")
+}
+
+/// Ten lines arrive, the file is renamed, ten more go to a new file of the old name.
+async fn rotation_by_rename_loses_nothing(pod: &ScenarioPod) -> Verdict {
+    rotation(pod, "renamed", agent::rename(LOG, format!("{LOG}.1"))).await
+}
+
+/// Ten lines arrive, the file is emptied, ten more are written to it.
+async fn truncation_loses_nothing(pod: &ScenarioPod) -> Verdict {
+    rotation(pod, "truncated", agent::truncate(LOG)).await
+}
+
+async fn rotation(pod: &ScenarioPod, word: &str, rotate: Statement) -> Verdict {
+    let (main, delivery) = (pod.main(), Delivery::of(pod)?);
+    main.arrange(agent::append(LOG, 10).of(word)).await?;
+    delivery.brings_text(EVERY_LINE, &format!("{word} 10")).await?;
+    main.arrange(rotate).await?;
+    main.arrange(agent::append(LOG, 10).of(word)).await?;
+    let marker = format!("the end of what was {word}");
+    mark(&main, &marker).await?;
+    delivery.brings_lines(word, 20, &marker).await
+}
+
+/// Main's last line is half written when the file is renamed, and completed through the handle that main has kept.
+async fn half_lines_are_not_glued(pod: &ScenarioPod) -> Verdict {
+    let (main, delivery) = (pod.main(), Delivery::of(pod)?);
+    let (old, marker) = ("/logs/app.log.half", "the end of the halves");
+    main.arrange(agent::append_bytes(LOG, "half 1 first-")).await?;
+    main.arrange(agent::rename(LOG, old)).await?;
+    main.arrange(agent::append_text(LOG, "half 2 of the new file")).await?;
+    main.arrange(agent::append_bytes(old, "part\n")).await?;
+    mark(&main, marker).await?;
+    let (mut whole, mut glued) = (false, None);
+    let mut look = |record: &str| {
+        whole |= record.contains("half 1 first-part");
+        if record.contains("half 1") && record.contains("half 2") {
+            glued = Some(record.to_owned());
+        }
+    };
+    delivery
+        .brings(EVERY_LINE, &format!("a record with “{marker}”"), |record| {
+            look(record);
+            record.contains(marker).then_some(())
+        })
+        .await?;
+    let expect = delivery.to.expect("no half line is glued to another");
+    expect.holds(glued.is_none(), "two records", glued.unwrap_or_default())?;
+    delivery
+        .brings_text("a half line is completed", "half 1 first-part")
+        .await?;
+    Ok(())
+}
+
+/// A file is there at once with all its lines, and nothing is written to it any more.
+async fn files_that_appear_whole_are_read(pod: &ScenarioPod) -> Verdict {
+    let (main, delivery) = (pod.main(), Delivery::of(pod)?);
+    main.arrange(agent::append("/logs/.whole", 5).of("whole")).await?;
+    main.arrange(agent::append_text("/logs/.whole", "the end of the whole file"))
+        .await?;
+    main.arrange(agent::rename("/logs/.whole", "/logs/whole.log")).await?;
+    delivery.brings_lines("whole", 5, "the end of the whole file").await
+}
+
+/// Main writes in its handler of SIGTERM; a native sidecar goes on until main has ended.
+async fn last_lines_survive_shutdown(pod: &ScenarioPod) -> Verdict {
+    let delivery = Delivery::of(pod)?;
+    pod.deleted().await?;
+    delivery.brings_lines("last", 5, "the end of the last lines").await
+}
+
+/// The very last thing that main writes has no end of line.
+async fn an_unfinished_line_is_delivered(pod: &ScenarioPod) -> Verdict {
+    pod.deleted().await?;
+    let delivery = Delivery::from_the_start(pod)?;
+    delivery
+        .brings_text("a line without an end arrives", "no end to this")
+        .await?;
+    Ok(())
+}
+
+/// Main goes on writing while the sidecar is restarted; lines may arrive twice.
+async fn resumes_without_loss(pod: &ScenarioPod) -> Verdict {
+    const LINES: u64 = 2_000;
+    const RATE: Duration = Duration::from_millis(5);
+    let (main, sidecar, delivery) = (pod.main(), pod.sidecar(), Delivery::of(pod)?);
+    let (signal, before) = (pod.profile()?.stop_signal(), sidecar.run()?);
+    let write = async {
+        main.arrange(agent::append(LOG, LINES).of("resumed").every(RATE).quietly())
+            .await?;
+        mark(&main, "the end of what was resumed").await
+    };
+    let restart = async {
+        delivery.brings_text(NO_LOSS, "resumed 100").await?;
+        sidecar.end_program("1", signal).await?;
+        Ok::<_, Finding>(sidecar.given().restarts(&before).await?)
+    };
+    let (written, restarted) = tokio::join!(write, restart);
+    written?;
+    restarted?;
+    delivery
+        .loses_none("resumed", LINES, "the end of what was resumed")
+        .await
+}
+
+/// Nobody listens for eight seconds, in which main writes.
+async fn waits_for_a_sink_that_is_away(pod: &ScenarioPod) -> Verdict {
+    const AWAY: Duration = Duration::from_secs(8);
+    let (main, delivery) = (pod.main(), Delivery::of(pod)?);
+    let delivers = pod.profile()?.logging().delivers;
+    if matches!(delivers, Delivers::Stdout | Delivers::File(_)) {
+        return Err(Finding::NotApplicable(
+            "the image delivers to nobody who could be away".to_owned(),
+        ));
+    }
+    main.arrange(agent::append(LOG, 10).of("away")).await?;
+    delivery.brings_text(NO_LOSS, "away 10").await?;
+    delivery.to.arrange(agent::sink_close(SINK)).await?;
+    main.arrange(agent::append(LOG, 2_000).of("away").quietly()).await?;
+    main.arrange(agent::pause(AWAY)).await?;
+    delivery
+        .to
+        .arrange(agent::sink(SINK, matches!(delivers, Delivers::Http)))
+        .await?;
+    mark(&main, "the end of what was away").await?;
+    delivery.loses_none("away", 2_010, "the end of what was away").await
+}

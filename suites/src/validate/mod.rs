@@ -1,0 +1,6 @@
+//! Roles: what makes an image a good sidecar. The sidecar is the one of a profile; without one, the role's reference image.
+
+pub mod contract;
+pub mod generic;
+pub mod logging;
+pub mod properties;
