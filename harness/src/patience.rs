@@ -20,6 +20,9 @@ pub const REACTION: Duration = Duration::from_secs(45);
 /// For what a log shipper delivers: it may collect lines for a while, and have many to deliver.
 pub const DELIVERY: Duration = Duration::from_secs(60);
 
+/// For the first process of a container that is ready to have a handler for a signal.
+pub const HANDLER: Duration = Duration::from_secs(15);
+
 /// How long an image without work is watched.
 pub const IDLE: Duration = Duration::from_secs(3);
 

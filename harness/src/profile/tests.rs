@@ -157,7 +157,7 @@ fn every_form_of_a_field_survives() {
 
 #[test]
 fn an_unknown_field_has_its_place_and_what_was_meant() {
-    assert_snapshot!(error("role: logging\nhealt: {tcp: 1}\n"), @"shipper.yaml:2:1: unknown field “healt”; did you mean “health”? known here: role, image, command, args, env, files, badFiles, ports, health, user, capabilities, writable, resources, stopSignal, grace, kubernetesApi, claims, logging, reverseProxy, configReload");
+    assert_snapshot!(error("role: logging\nhealt: {tcp: 1}\n"), @"shipper.yaml:2:1: unknown field “healt”; did you mean “health”? known here: role, image, command, args, env, files, badFiles, ports, health, user, capabilities, writable, resources, stopSignal, grace, startup, kubernetesApi, claims, logging, reverseProxy, configReload");
     assert_snapshot!(error("role: logging\nlogging:\n  mounts: /x\n"), @"shipper.yaml:3:3: unknown field “mounts”; did you mean “mount”? known here: mount, delivers");
     assert_snapshot!(error("health:\n  http: {url: /x, port: 1}\n"), @"shipper.yaml:2:10: unknown field “url”; known here: path, port");
     assert_snapshot!(error("health: {http: {path: /x}}\n"), @"shipper.yaml:1:17: the field “port” is missing");

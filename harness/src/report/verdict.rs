@@ -18,14 +18,39 @@ pub fn render(report: &Report) -> String {
         let _ = writeln!(text, "  {name:<15} {}", display_line(&value));
     }
     text.push('\n');
-    let worst_last = [OutcomeKind::Skipped, OutcomeKind::NotMet, OutcomeKind::Error];
-    for outcome in worst_last {
-        for check in said_once(report, outcome) {
-            let _ = writeln!(text, "{}", block(check, &report.command));
-        }
+    for check in found(report) {
+        let _ = writeln!(text, "{}", block(check, &report.command));
     }
     display_safe(&text).into_owned()
 }
+
+/// Leaves out what only follows from another finding: if an image does not start, or does not become ready in a shape, nothing else can be judged
+/// there.
+pub fn fold(report: &mut Report) {
+    let not_met = |check: &&CheckResult| check.outcome == OutcomeKind::NotMet;
+    let is_root = |check: &&CheckResult| ROOTS.iter().any(|root| check.id.ends_with(root));
+    let roots: Vec<(String, String, Shape)> = report
+        .checks
+        .iter()
+        .filter(not_met)
+        .filter(is_root)
+        .map(|check| (check.id.clone(), check.area.clone(), check.shape))
+        .collect();
+    for (root, area, shape) in roots {
+        let follows = |check: &&mut CheckResult| {
+            check.outcome == OutcomeKind::NotMet && check.id != root && check.area == area && check.shape == shape
+        };
+        for check in report.checks.iter_mut().filter(follows) {
+            check.outcome = OutcomeKind::Skipped;
+            check.reason = Some(format!("it cannot be judged while {root} is not met"));
+            check.remediation = None;
+        }
+    }
+    report.summary = Summary::of(&report.checks);
+}
+
+/// The checks without which no other of their area means anything.
+const ROOTS: [&str; 2] = ["/becomes-ready", "/starts-as-declared"];
 
 /// The verdict as Markdown, for a README or a step summary.
 pub fn markdown(report: &Report) -> String {
@@ -49,21 +74,22 @@ pub fn markdown(report: &Report) -> String {
         );
     }
     text.push_str("\n</details>\n");
-    for outcome in [OutcomeKind::NotMet, OutcomeKind::Error] {
-        for check in said_once(report, outcome) {
-            let _ = writeln!(text, "\n#### {}: {}\n", check.word(), cell(&check.selector()));
-            let fields = [
-                ("expected", &check.expected),
-                ("observed", &check.observed),
-                ("container", &check.container),
-                ("reason", &check.reason),
-                ("what to do", &check.remediation),
-            ];
-            for (name, value) in fields {
-                if let Some(value) = value {
-                    let _ = writeln!(text, "- {name}: {}", cell(value));
-                }
-            }
+    for check in found(report) {
+        let _ = writeln!(text, "\n#### {}: {}\n", check.word(), cell(&check.selector()));
+        let fields = [
+            ("requirement", &Some(check.requirement.clone())),
+            ("expected", &check.expected),
+            ("observed", &check.observed),
+            ("container", &check.container),
+            ("what to do", &check.remediation),
+            ("source", &Some(check.source.clone())),
+        ];
+        let fields = fields
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value.as_ref()?)));
+        let reason = (check.outcome != OutcomeKind::NotMet).then_some(check.reason.as_ref());
+        for (name, value) in fields.chain(reason.flatten().map(|reason| ("reason", reason))) {
+            let _ = writeln!(text, "- {name}: {}", cell(value));
         }
     }
     text
@@ -190,10 +216,17 @@ fn facts(report: &Report, subject: &SubjectFacts) -> Vec<(&'static str, String)>
     facts
 }
 
-/// The checks with that outcome. Of those that were left out for the same reason, the first one stands for all.
-fn said_once(report: &Report, outcome: OutcomeKind) -> impl Iterator<Item = &CheckResult> {
+/// What needs a word, the worst last. Of checks that were left out for the same reason, the first one stands for all.
+fn found(report: &Report) -> Vec<&CheckResult> {
     let mut reasons = BTreeSet::new();
-    report.checks.iter().filter(move |check| {
-        check.outcome == outcome && (outcome != OutcomeKind::Skipped || reasons.insert(check.reason.clone()))
-    })
+    let kinds: [fn(&CheckResult) -> bool; 4] = [
+        |check| check.outcome == OutcomeKind::Skipped,
+        CheckResult::should_not_met,
+        |check| check.outcome == OutcomeKind::NotMet && !check.should_not_met(),
+        |check| check.outcome == OutcomeKind::Error,
+    ];
+    let of_kind = |is_kind: fn(&CheckResult) -> bool| report.checks.iter().filter(move |check| is_kind(check));
+    let mut found: Vec<&CheckResult> = kinds.into_iter().flat_map(of_kind).collect();
+    found.retain(|check| check.outcome != OutcomeKind::Skipped || reasons.insert(check.reason.clone()));
+    found
 }

@@ -9,7 +9,6 @@ use anyhow::{Context, anyhow};
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use serde_json::{Value, json};
-use tokio::time::sleep;
 
 use super::life::{Seen, ending, words};
 use super::{Outcome, Results, Setting, evidence, judge};
@@ -18,7 +17,6 @@ use crate::environment;
 use crate::finding::{Finding, Mismatch, Verdict};
 use crate::fixture::{Fixture, Shape, Twin};
 use crate::image::{Alone, NoEngine};
-use crate::patience;
 use crate::profile::Profile;
 use crate::report::model::{Assertion, CheckResult, OutcomeKind};
 use crate::timeline::Timeline;
@@ -146,30 +144,6 @@ impl LoneExpect<'_> {
         }
         Err(Mismatch::new(self.label, Some(container), expected, observed).into())
     }
-
-    /// Looks again and again until `look` returns something; the text that it returns otherwise says what it saw instead.
-    ///
-    /// # Errors
-    /// Nothing is found within the time in which the image must have started, or `look` cannot look.
-    pub async fn eventually<T>(
-        &self,
-        expected: &str,
-        look: impl AsyncFn() -> anyhow::Result<Result<T, String>>,
-    ) -> Result<T, Finding> {
-        let begun = Instant::now();
-        loop {
-            match look().await? {
-                Ok(found) => {
-                    self.holds(true, "", "")?;
-                    return Ok(found);
-                }
-                Err(seen) if begun.elapsed() > self.lone.profile.startup() => {
-                    self.holds(false, expected, seen)?;
-                }
-                Err(_) => sleep(patience::LOOK_AGAIN).await,
-            }
-        }
-    }
 }
 
 /// A check of an image alone: its name and its function.
@@ -197,12 +171,12 @@ pub async fn alone(check: LoneCheck) -> Outcome {
         Ok(setting) => setting,
         Err(error) => return Outcome(vec![CheckResult::undecided(&id, shape, None, explained(&error))]),
     };
-    let mut results = Results::new(&setting);
+    let results = Results::new(&setting);
     match Fixture::load_for(&setting.fixtures, &id, setting.profile.as_ref()) {
         Ok(fixture) => results.add(decide(&setting, &fixture, check.body).await),
         Err(error) => results.add(CheckResult::undecided(&id, shape, None, explained(&error))),
     }
-    Outcome(results.all)
+    results.into_outcome()
 }
 
 async fn decide(setting: &Setting, fixture: &Fixture, body: LoneBody) -> CheckResult {

@@ -11,12 +11,13 @@ mod life;
 mod namespace;
 mod role;
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Termination};
 use std::time::SystemTime;
 
-use futures::future::LocalBoxFuture;
+use futures::future::{LocalBoxFuture, join_all};
 
 use crate::cluster::capabilities::{self, Answer};
 use crate::cluster::{Cluster, Target};
@@ -105,6 +106,16 @@ impl Setting {
     }
 }
 
+impl Setting {
+    /// The same for one of several lanes that need namespaces at the same time.
+    fn in_lane(&self, lane: usize) -> Self {
+        Self {
+            slot: self.slot.as_ref().map(|slot| format!("{slot}-{lane}")),
+            ..self.clone()
+        }
+    }
+}
+
 /// Which objects stay after their check.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Keep {
@@ -177,7 +188,7 @@ pub async fn decide<B>(setting: &Setting, bodies: &[(String, B)], shape: Shape) 
 where
     B: AsyncFn(&ScenarioPod) -> Verdict,
 {
-    let mut results = Results::new(setting);
+    let results = Results::new(setting);
     let mut open = Vec::new();
     for (id, body) in bodies {
         if fixture::is_left_out(&setting.fixtures, id) {
@@ -195,7 +206,7 @@ where
         Err(error) => Err(error),
     };
     match connected {
-        Ok(cluster) => decide_on(setting, &cluster, open, shape, &mut results).await,
+        Ok(cluster) => decide_on(setting, &cluster, open, shape, &results).await,
         Err(error) => {
             for (fixture, _) in open {
                 let reason = explained(&error);
@@ -208,31 +219,35 @@ where
             }
         }
     }
-    Outcome(results.all)
+    results.into_outcome()
 }
 
 /// Final results, each on disk as soon as it is one.
 struct Results<'a> {
     setting: &'a Setting,
-    all: Vec<CheckResult>,
+    all: RefCell<Vec<CheckResult>>,
 }
 
 impl<'a> Results<'a> {
     fn new(setting: &'a Setting) -> Self {
         Self {
             setting,
-            all: Vec::new(),
+            all: RefCell::default(),
         }
     }
 
-    fn add(&mut self, result: CheckResult) {
+    fn into_outcome(self) -> Outcome {
+        Outcome(self.all.into_inner())
+    }
+
+    fn add(&self, result: CheckResult) {
         if let Err(error) = self.setting.folder.record(&result) {
             eprintln!(
                 "sidecheck: the outcome of {} could not be recorded: {error:#}",
                 result.id
             );
         }
-        self.all.push(result);
+        self.all.borrow_mut().push(result);
     }
 }
 
@@ -242,7 +257,7 @@ async fn decide_on<B>(
     cluster: &Cluster,
     open: Vec<(Fixture, &B)>,
     shape: Shape,
-    results: &mut Results<'_>,
+    results: &Results<'_>,
 ) where
     B: AsyncFn(&ScenarioPod) -> Verdict,
 {
@@ -272,6 +287,7 @@ async fn decide_on<B>(
         twin: None,
     };
     let seen = life.live(&watched).await;
+    let mut met = Vec::new();
     for (check, seen) in watched.into_iter().zip(seen) {
         let fixture = check.fixture;
         let mut result = CheckResult::undecided(&fixture.id, shape, Some(&fixture.metadata), String::new());
@@ -280,13 +296,29 @@ async fn decide_on<B>(
         judge::fill(&mut result, &seen, began);
         judge::conclude(&mut result, seen.verdict, &fixture.metadata.remediation);
         if setting.prove && result.outcome == OutcomeKind::Met {
-            prove(setting, cluster, &check, shape, &mut result).await;
+            met.push((check, result));
+        } else {
+            results.add(result);
         }
-        results.add(result);
     }
+    // Twins wait most of their time for what does not come.
+    let lanes = (0..LANES).map(|lane| {
+        let (setting, met) = (setting.in_lane(lane), &met);
+        async move {
+            for (check, result) in met.iter().skip(lane).step_by(LANES) {
+                let mut result = result.clone();
+                prove(&setting, cluster, check, shape, &mut result).await;
+                results.add(result);
+            }
+        }
+    });
+    join_all(lanes).await;
 }
 
-/// Runs the twins, one after another: how much a node has to do at once is the runner's business.
+/// In how many lanes the checks of one life are proved at the same time.
+const LANES: usize = 2;
+
+/// Runs the twins of one check, one after another.
 async fn prove<B>(setting: &Setting, cluster: &Cluster, check: &Watched<'_, B>, shape: Shape, result: &mut CheckResult)
 where
     B: AsyncFn(&ScenarioPod) -> Verdict,

@@ -1,13 +1,14 @@
 //! What every image does alone, before it is a sidecar of anything: it starts, says what is wrong, ends when it is told to.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use serde_json::json;
 use sidecheck::image::{Alone, Disposition, signal_number};
 use sidecheck::scenario::Lone;
 use sidecheck::{Finding, Verdict, patience};
+use tokio::time::sleep;
 
 crate::contract! {
     "validate/contract"
@@ -27,32 +28,52 @@ crate::contract! {
 /// How long an image that has started must go on before it counts as one that stays.
 const STAYS: Duration = Duration::from_secs(2);
 
-/// Whether it has begun: its declared ports are open, or it has gone on for a while.
-async fn begins(lone: &Lone, label: &'static str, alone: &Alone) -> Verdict {
+/// It goes on, and its declared ports are open.
+async fn goes_on(lone: &Lone, label: &'static str, alone: &Alone) -> Verdict {
+    let ended = begins(lone, alone).await?;
+    lone.heard(alone).await?;
+    let ports = lone.profile().ports();
+    let expected = format!("a container that goes on and listens on {ports:?}");
+    lone.expect(label)
+        .holds(ended.is_none(), expected, ended.unwrap_or_default())
+}
+
+/// Starts a container as it is declared. If it does not go on, another check says so.
+async fn started(lone: &Lone) -> Result<Alone, Finding> {
+    let alone = lone.start().await?;
+    match begins(lone, &alone).await? {
+        None => Ok(alone),
+        Some(_) => Err(Finding::Skipped(
+            "the image does not start as declared: see starts-as-declared".to_owned(),
+        )),
+    }
+}
+
+/// Waits until its declared ports are open and it has gone on for a while; what it does instead, if it does not.
+async fn begins(lone: &Lone, alone: &Alone) -> anyhow::Result<Option<String>> {
     let ports: BTreeSet<u16> = lone.profile().ports().into_iter().collect();
-    let expect = lone.expect(label);
-    let what = format!("a container that goes on and listens on {ports:?}");
-    let begun = std::time::Instant::now();
-    let open = expect
-        .eventually(&what, async || {
-            if let Some(exit) = alone.exit().await? {
-                // It will not come back.
-                return Ok(Ok(Some(exit)));
-            }
-            let open = alone.listening().await?;
-            let done = ports.is_subset(&open) && begun.elapsed() > STAYS;
-            Ok(if done {
-                Ok(None)
-            } else {
-                Err(format!("it listens on {open:?}"))
-            })
-        })
-        .await;
-    let ended = open?;
-    let Some(exit) = ended else { return Ok(()) };
-    let words = lone.heard(alone).await?;
-    let observed = format!("it ended with code {}; last words: {}", exit.code, last(&words));
-    expect.holds(false, what, observed)
+    let begun = Instant::now();
+    loop {
+        if let Some(exit) = alone.exit().await? {
+            let words = lone.heard(alone).await?;
+            return Ok(Some(format!(
+                "it ended with code {}; last words: {}",
+                exit.code,
+                last(&words)
+            )));
+        }
+        let open = alone.listening().await?;
+        if ports.is_subset(&open) && begun.elapsed() > STAYS {
+            return Ok(None);
+        }
+        if begun.elapsed() > lone.profile().startup() {
+            return Ok(Some(format!(
+                "after {:?} it listens on {open:?}",
+                lone.profile().startup()
+            )));
+        }
+        sleep(patience::LOOK_AGAIN).await;
+    }
 }
 
 /// The last lines of an output.
@@ -67,13 +88,12 @@ fn last(words: &str) -> String {
 
 /// It is started as declared and goes on.
 async fn starts_as_declared(lone: &Lone) -> Verdict {
-    begins(lone, "it goes on", &lone.start().await?).await
+    goes_on(lone, "it goes on", &lone.start().await?).await
 }
 
 /// The stop signal that is declared goes to its first process; it ends by itself, in time, and says that all is well.
 async fn stops_on_its_signal(lone: &Lone) -> Verdict {
-    let (profile, alone) = (lone.profile(), lone.start().await?);
-    begins(lone, "it goes on", &alone).await?;
+    let (profile, alone) = (lone.profile(), started(lone).await?);
     let signal = profile.stop_signal();
     let first = alone.first_process().await?.context("it has ended meanwhile")?;
     let stopped = alone.stop(signal, profile.grace()).await?;
@@ -102,8 +122,7 @@ async fn runs_as_its_user(lone: &Lone) -> Verdict {
             "neither the profile nor the image names a user by number".to_owned(),
         ));
     };
-    let alone = lone.start().await?;
-    begins(lone, "it goes on", &alone).await?;
+    let alone = started(lone).await?;
     let processes = alone.processes().await?;
     let other = processes.iter().find(|process| process.uid != user);
     let observed = other.map_or_else(String::new, |process| {
@@ -117,19 +136,19 @@ async fn runs_as_its_user(lone: &Lone) -> Verdict {
 async fn runs_as_any_user(lone: &Lone) -> Verdict {
     let fields = json!({"securityContext": {"runAsUser": 1_000_710_000, "runAsGroup": 0}});
     let alone = lone.start_with(&fields, &BTreeMap::new()).await?;
-    begins(lone, "it starts as any user", &alone).await
+    goes_on(lone, "it starts as any user", &alone).await
 }
 
 /// Only the declared paths can be written to.
 async fn runs_with_a_read_only_root(lone: &Lone) -> Verdict {
     let fields = json!({"securityContext": {"readOnlyRootFilesystem": true}});
     let alone = lone.start_with(&fields, &BTreeMap::new()).await?;
-    begins(lone, "it starts with a read-only root", &alone).await
+    goes_on(lone, "it starts with a read-only root", &alone).await
 }
 
 /// Its container has the declared capabilities only, as in every Pod of the other checks.
 async fn needs_no_more_capabilities(lone: &Lone) -> Verdict {
-    begins(lone, "it goes on", &lone.start().await?).await
+    goes_on(lone, "it goes on", &lone.start().await?).await
 }
 
 /// What listens in its network are the declared ports.
@@ -138,7 +157,7 @@ async fn opens_its_ports_and_no_others(lone: &Lone) -> Verdict {
         lone.profile().ports().into_iter().collect::<BTreeSet<u16>>(),
         lone.start().await?,
     );
-    begins(lone, "the declared ports are open", &alone).await?;
+    goes_on(lone, "the declared ports are open", &alone).await?;
     let more: Vec<u16> = alone.listening().await?.difference(&declared).copied().collect();
     let expect = lone.expect("no other port is open");
     expect.holds(
@@ -177,8 +196,7 @@ async fn refuses_a_bad_configuration(lone: &Lone) -> Verdict {
 
 /// From its start to its end, it says something where everybody looks.
 async fn logs_to_its_output(lone: &Lone) -> Verdict {
-    let (profile, alone) = (lone.profile(), lone.start().await?);
-    begins(lone, "it goes on", &alone).await?;
+    let (profile, alone) = (lone.profile(), started(lone).await?);
     alone.stop(profile.stop_signal(), profile.grace()).await?;
     let words = lone.heard(&alone).await?;
     let expect = lone.expect("there are messages");
@@ -191,15 +209,14 @@ async fn logs_to_its_output(lone: &Lone) -> Verdict {
 
 /// There are no more ended processes at the end of a while than at its beginning.
 async fn leaves_no_zombies(lone: &Lone) -> Verdict {
-    let alone = lone.start().await?;
-    begins(lone, "it goes on", &alone).await?;
+    let alone = started(lone).await?;
     let zombies = async || {
         let processes = alone.processes().await?;
         anyhow::Ok(processes.iter().filter(|process| process.state == 'Z').count())
     };
     let before = zombies().await?;
     // Time itself is the subject.
-    tokio::time::sleep(STAYS).await;
+    sleep(STAYS).await;
     let after = zombies().await?;
     let expected = format!("{before} ended processes that nobody has waited for, as before");
     let expect = lone.expect("no more ended processes after a while");
@@ -208,13 +225,12 @@ async fn leaves_no_zombies(lone: &Lone) -> Verdict {
 
 /// What it uses in a while without work.
 async fn is_modest_when_idle(lone: &Lone) -> Verdict {
-    let (profile, alone) = (lone.profile(), lone.start().await?);
-    begins(lone, "it goes on", &alone).await?;
+    let (profile, alone) = (lone.profile(), started(lone).await?);
     let usage = async || alone.usage().await?.context("it has ended meanwhile");
     let before = usage().await?;
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     // Time itself is the subject.
-    tokio::time::sleep(patience::IDLE).await;
+    sleep(patience::IDLE).await;
     let after = usage().await?;
     let share = after.cpu.saturating_sub(before.cpu).as_secs_f64() / begun.elapsed().as_secs_f64();
     let limit = profile.cpu().amount();

@@ -162,7 +162,7 @@ async fn works(pod: &ScenarioPod) -> Verdict {
     Ok(())
 }
 
-/// What main wrote when it began, before anybody knew whether the sidecar runs.
+/// What stood in the file when the sidecar began.
 async fn first_lines_arrive(pod: &ScenarioPod) -> Verdict {
     let delivery = Delivery::from_the_start(pod)?;
     mark(&pod.main(), "the end of the first lines").await?;

@@ -4,7 +4,7 @@ use anyhow::Context;
 use sidecheck::agent;
 use sidecheck::image::signal_number;
 use sidecheck::pod::state::is_ready;
-use sidecheck::{Container, ScenarioPod, Verdict};
+use sidecheck::{Container, ScenarioPod, Verdict, patience};
 
 use crate::properties::restarts_alone as restarts;
 
@@ -35,7 +35,9 @@ pub async fn restarts_alone(pod: &ScenarioPod) -> Verdict {
 /// The kernel discards signals that a first process has no handler for.
 async fn obeys(sidecar: &Container, signal: &str) -> Verdict {
     let what = format!("a first process that handles {signal}");
-    let expect = sidecar.expect("its first process handles its stop signal");
+    let expect = sidecar
+        .expect("its first process handles its stop signal")
+        .within(patience::HANDLER);
     expect
         .eventually(&what, async || {
             let handles = sidecar.first_process_obeys(signal).await?;

@@ -18,7 +18,7 @@ use sidecheck::profile::Profile;
 use sidecheck::report::assemble::{Ran, assemble};
 use sidecheck::report::model::{CheckResult, OutcomeKind, Report};
 use sidecheck::report::records::{Found, Plan, Planned, RunFolder};
-use sidecheck::report::terminal;
+use sidecheck::report::{terminal, verdict};
 use sidecheck::scenario::Keep;
 use sidecheck::{environment, patience, scenario};
 use tokio::process::Child;
@@ -135,7 +135,10 @@ impl Job {
             began,
             duration,
         };
-        let report = assemble(&folder, &environment::root().join("fixtures"), ran)?;
+        let mut report = assemble(&folder, &environment::root().join("fixtures"), ran)?;
+        if report.subject.is_some() {
+            verdict::fold(&mut report);
+        }
         publish(&report)?;
         // The namespaces of what is to stay are marked, and left out.
         if let (Some(cluster), true) = (&cluster, self.keep != Keep::Always) {

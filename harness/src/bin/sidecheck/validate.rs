@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
+use sidecheck::cluster::engine::Engine;
 use sidecheck::display::{display_safe, explained, say};
 use sidecheck::environment;
 use sidecheck::fixture::area_of;
@@ -56,7 +57,6 @@ impl Validate {
             return Ok(crate::MET);
         }
         self.cluster.version()?;
-        let mut command = environment::command_on(self.cluster.context.as_deref(), Some(&self.cluster.kubernetes));
         let given = self.profile.as_deref().map(file_of).transpose()?;
         let misunderstood = |error: anyhow::Error| anyhow::Error::from(Usage(explained(&error)));
         let profile = match &given {
@@ -79,32 +79,45 @@ impl Validate {
             ))
             .into());
         }
-        command = again(&command, &image, self.profile.as_deref(), role);
         let job = Job {
             plan: Plan {
-                command,
+                command: again(&self.filters),
                 prove: false,
                 selection: self.filters,
                 checks,
             },
             cluster: self.cluster,
             keep: self.keep,
-            subject: Some((subject, profile)),
+            subject: Some((subject.clone(), profile)),
         };
-        let report = job.carry_out().await?;
+        let report = job.carry_out().await;
+        // The node keeps the image for the next time; the engine has it under the user's name.
+        if let Err(error) = subject.remove_tag(&Engine::chosen()?).await {
+            tracing::warn!("{} is left in the engine: {}", subject.reference, explained(&error));
+        }
+        let report = report?;
         conclude(&report)?;
         Ok(report.summary.exit_code())
     }
 }
 
-/// What validates the same image again.
-fn again(conformance: &str, image: &str, profile: Option<&str>, role: Role) -> String {
-    let mut command = conformance.replace("scripts/conformance", "scripts/validate");
-    command.push_str(&format!(" {image} --role {role}"));
-    if let Some(profile) = profile {
-        command.push_str(&format!(" --profile {profile}"));
+/// The command line that validates the same image again, without the filters.
+fn again(filters: &[String]) -> String {
+    let mut words: Vec<String> = std::env::args().skip(2).collect();
+    for filter in filters {
+        if let Some(place) = words.iter().rposition(|word| word == filter) {
+            words.remove(place);
+        }
     }
-    command
+    let quoted = words.iter().map(|word| {
+        let plain = |letter: char| letter.is_ascii_alphanumeric() || "-_=./:@,+%".contains(letter);
+        match word.chars().all(plain) && !word.is_empty() {
+            true => word.clone(),
+            false => format!("'{}'", word.replace('\'', "'\\''")),
+        }
+    });
+    let words: Vec<String> = quoted.collect();
+    format!("./scripts/validate {}", words.join(" "))
 }
 
 /// The file of a profile that is given by its path or its name.
@@ -114,14 +127,14 @@ fn file_of(given: &str) -> anyhow::Result<PathBuf> {
         return Ok(path.to_owned());
     }
     let folder = environment::root().join(PROFILES);
-    let named = folder.join(format!("{given}.yaml"));
+    let named = folder.join(given).join("profile.yaml");
     if named.is_file() {
         return Ok(named);
     }
     let mut known: Vec<String> = std::fs::read_dir(&folder)
         .into_iter()
         .flatten()
-        .filter_map(|entry| Some(entry.ok()?.path().file_stem()?.to_string_lossy().into_owned()))
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
         .collect();
     known.sort();
     Err(Usage(format!(
