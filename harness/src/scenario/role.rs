@@ -7,6 +7,7 @@ use anyhow::anyhow;
 use crate::display::explained;
 use crate::finding::{Finding, Mismatch};
 use crate::fixture::{Begin, Fixture};
+use crate::pod::state::status;
 use crate::pod::{Scene, Unready};
 
 /// The assertion that a role makes of its sidecar before all others.
@@ -22,11 +23,26 @@ pub(super) async fn unready(scene: &Arc<Scene>, fixture: &Fixture, error: anyhow
         return error.into();
     }
     let expected = format!("a sidecar that is ready within {:?}", profile.startup());
-    let mismatch = Mismatch::new(READY, sidecar.map(String::as_str), expected, explained(&error));
+    let observed = match waits_for_main(scene, fixture) {
+        Some(why) => format!("{}; {why}", explained(&error)),
+        None => explained(&error),
+    };
+    let mismatch = Mismatch::new(READY, sidecar.map(String::as_str), expected, observed);
     match scene.confirm().await {
         Ok(()) => mismatch.into(),
         Err(why) => Finding::Error(why.context(format!("nobody can tell: {mismatch}"))),
     }
+}
+
+/// What may keep a native sidecar from being ready that runs: the kubelet starts main after that, so who waits for main waits for ever.
+fn waits_for_main(scene: &Scene, fixture: &Fixture) -> Option<String> {
+    let (main, sidecar) = (&fixture.metadata.main, fixture.metadata.sidecars.first()?);
+    let pods = scene.pods();
+    let pod = &pods.get(fixture.pod_name())?.pod;
+    let runs = |name: &str| Some(status(pod, name)?.state.as_ref()?.running.is_some());
+    let mut native = pod.spec.as_ref()?.init_containers.iter().flatten();
+    let waits = native.any(|container| container.name == *sidecar) && runs(sidecar)? && !runs(main)?;
+    waits.then(|| format!("{main} cannot start before {sidecar} is ready: perhaps it waits for main"))
 }
 
 /// What follows for one of the checks from what kept a life from beginning. Checks that have nothing to look at do not repeat it.
