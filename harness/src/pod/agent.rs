@@ -244,7 +244,26 @@ impl Container {
         self.end_by(statement::signal(program, signal)).await
     }
 
-    /// Sends SIGTERM to the container's first process. If the Pod's containers share their processes, that is not the container's own.
+    /// Sends a signal to the container's first process, in order to end this container.
+    ///
+    /// # Errors
+    /// The signal cannot be sent.
+    pub async fn end_first_process(&self, signal: &str) -> anyhow::Result<()> {
+        self.end_program(&self.first_process().await?, signal).await
+    }
+
+    /// The number of the container's first process, as the agent sees it.
+    async fn first_process(&self) -> anyhow::Result<String> {
+        let pod = self.scene().pods().get(self.pod()).map(|state| state.pod.clone());
+        let shares = pod.and_then(|pod| pod.spec?.share_process_namespace);
+        Ok(match shares {
+            // The first one of all is the Pod's.
+            Some(true) => self.identity().await?.first_process.pid.to_string(),
+            _ => "1".to_owned(),
+        })
+    }
+
+    /// Sends SIGTERM to the container's first process.
     ///
     /// The kernel discards what a first process neither handles nor blocks, and a container runs before its program does either: so this
     /// waits until it does.
@@ -259,7 +278,7 @@ impl Container {
                 Ok(obeys.then_some(()).ok_or("it has no handler".to_owned()))
             })
             .await?;
-        self.end_program("1", "TERM").await
+        self.end_first_process("TERM").await
     }
 
     /// Whether the container's first process handles or blocks a signal; the kernel discards it otherwise.
@@ -268,7 +287,8 @@ impl Container {
     /// There is no such signal; the agent cannot be reached.
     pub async fn first_process_obeys(&self, signal: &str) -> anyhow::Result<bool> {
         let number = signal_number(signal)?;
-        let status = self.arrange(statement::read("/proc/1/status")).await?;
+        let file = format!("/proc/{}/status", self.first_process().await?);
+        let status = self.arrange(statement::read(file)).await?;
         Ok(obeys(status.text("content"), number))
     }
 

@@ -314,7 +314,7 @@ async fn resumes_without_loss(pod: &ScenarioPod) -> Verdict {
     };
     let restart = async {
         delivery.brings_text(NO_LOSS, "resumed 100").await?;
-        sidecar.end_program("1", signal).await?;
+        sidecar.end_first_process(signal).await?;
         Ok::<_, Finding>(sidecar.given().restarts(&before).await?)
     };
     let (written, restarted) = tokio::join!(write, restart);

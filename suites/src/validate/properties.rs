@@ -27,7 +27,7 @@ pub async fn restarts_alone(pod: &ScenarioPod) -> Verdict {
     let (sidecar, signal) = (pod.sidecar(), pod.profile()?.stop_signal());
     obeys(&sidecar, signal).await?;
     restarts(&sidecar, &pod.main(), async || {
-        Ok(sidecar.end_program("1", signal).await?)
+        Ok(sidecar.end_first_process(signal).await?)
     })
     .await
 }
