@@ -14,7 +14,7 @@ type Area = (
     &'static [(&'static str, &'static [Shape])],
 );
 
-fn areas() -> [Area; 8] {
+fn areas() -> [Area; 9] {
     use crate::{config_reload, logging, monitoring, reverse_proxy, timestamped_page, validate};
     [
         ("config-reload", config_reload::check::SHARED, config_reload::check::OWN),
@@ -25,6 +25,11 @@ fn areas() -> [Area; 8] {
             "timestamped-page",
             timestamped_page::check::SHARED,
             timestamped_page::check::OWN,
+        ),
+        (
+            "validate/config-reload",
+            validate::config_reload::check::SHARED,
+            validate::config_reload::check::OWN,
         ),
         ("validate/contract", &[], validate::contract::check::OWN),
         (
