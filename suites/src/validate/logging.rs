@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use futures::future::try_join_all;
 use regex::Regex;
 use sidecheck::agent;
 use sidecheck::agent::Statement;
@@ -23,6 +24,7 @@ crate::role! {
         truncation_loses_nothing,
         half_lines_are_not_glued,
         files_that_appear_whole_are_read,
+        several_files_are_followed,
     }
     last {
         last_lines_survive_shutdown,
@@ -36,6 +38,8 @@ crate::role! {
 
 /// The log, as main mounts it.
 const LOG: &str = "/logs/app.log";
+/// From one line to the next at 1,000 lines a second.
+const RATE: Duration = Duration::from_millis(1);
 /// Where the sink listens.
 const SINK: &str = "127.0.0.1:5170";
 
@@ -171,7 +175,6 @@ async fn first_lines_arrive(pod: &ScenarioPod) -> Verdict {
 
 /// A thousand lines a second for twenty seconds.
 async fn every_line_once_and_in_order(pod: &ScenarioPod) -> Verdict {
-    const RATE: Duration = Duration::from_millis(1);
     const LINES: u64 = 20_000;
     let (main, delivery) = (pod.main(), Delivery::of(pod)?);
     main.arrange(agent::append(LOG, LINES).of("steady").every(RATE).quietly())
@@ -284,6 +287,26 @@ async fn files_that_appear_whole_are_read(pod: &ScenarioPod) -> Verdict {
     delivery.brings_lines("whole", 5, "the end of the whole file").await
 }
 
+/// Three files are written at the same time. Each is complete and in order; lines of different files may come in any order.
+async fn several_files_are_followed(pod: &ScenarioPod) -> Verdict {
+    let (main, delivery) = (pod.main(), Delivery::of(pod)?);
+    let words = ["one", "two", "three"];
+    let write = words.map(|word| {
+        agent::append(format!("/logs/{word}.log"), 100)
+            .of(word)
+            .every(RATE)
+            .quietly()
+    });
+    try_join_all(write.map(|write| main.arrange(write))).await?;
+    for word in words {
+        let marker = format!("the end of file {word}");
+        main.arrange(agent::append_text(format!("/logs/{word}.log"), &marker))
+            .await?;
+        delivery.brings_lines(word, 100, &marker).await?;
+    }
+    Ok(())
+}
+
 /// Main writes in its handler of SIGTERM; a native sidecar goes on until main has ended.
 async fn last_lines_survive_shutdown(pod: &ScenarioPod) -> Verdict {
     let delivery = Delivery::of(pod)?;
@@ -304,11 +327,11 @@ async fn an_unfinished_line_is_delivered(pod: &ScenarioPod) -> Verdict {
 /// Main goes on writing while the sidecar is restarted; lines may arrive twice.
 async fn resumes_without_loss(pod: &ScenarioPod) -> Verdict {
     const LINES: u64 = 2_000;
-    const RATE: Duration = Duration::from_millis(5);
+    const PACE: Duration = Duration::from_millis(5);
     let (main, sidecar, delivery) = (pod.main(), pod.sidecar(), Delivery::of(pod)?);
     let (signal, before) = (pod.profile()?.stop_signal(), sidecar.run()?);
     let write = async {
-        main.arrange(agent::append(LOG, LINES).of("resumed").every(RATE).quietly())
+        main.arrange(agent::append(LOG, LINES).of("resumed").every(PACE).quietly())
             .await?;
         mark(&main, "the end of what was resumed").await
     };
