@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{is_error, kubeconfig, outcome, run};
+use common::{as_from_a_shell, is_error, kubeconfig, outcome, run};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::config::Kubeconfig;
@@ -192,19 +192,6 @@ async fn a_namespace_that_is_stuck_in_deletion_is_told_with_what_holds_it() {
     wait_until_gone(&client, Some(&run), patience::CLEAN_UP)
         .await
         .expect("gone");
-}
-
-/// The program as a shell would call it: what nextest and Cargo say about this test is not true of it, and build scripts that read it would
-/// have everything built anew.
-fn as_from_a_shell(program: &str) -> Command {
-    let of_this_test = ["NEXTEST", "SIDECHECK_RUN", "CARGO_MANIFEST_", "CARGO_PKG_"];
-    let mut command = Command::new(program);
-    for (name, _) in std::env::vars() {
-        if of_this_test.iter().any(|prefix| name.starts_with(prefix)) {
-            command.env_remove(name);
-        }
-    }
-    command
 }
 
 /// A run of the command on one check that takes a while, once its namespace is there.

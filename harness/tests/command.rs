@@ -39,6 +39,10 @@ fn says(output: &Output, code: i32, parts: &[&str]) {
 #[case(&["run", "no/such-check"], "no check is named by no/such-check; `sidecheck list` shows them all")]
 #[case(&["run", "--keep", "sometimes"], "invalid value 'sometimes'")]
 #[case(&["fly"], "unrecognized subcommand 'fly'")]
+#[case(&["validate"], "the following required arguments were not provided")]
+#[case(&["validate", "an/image", "--role", "loging"], "a similar value exists: 'logging'")]
+#[case(&["validate", "an/image", "--profile", "nobody"], "nobody is no file and no ready-made profile; there are: busybox-tail,")]
+#[case(&["validate", "an/image", "--role", "generic", "--mount", "/logs"], "--mount is for the roles logging and config-reload, not for generic")]
 fn a_wrong_call_is_told_with_what_is_right(#[case] arguments: &[&str], #[case] message: &str) {
     let cache = TempDir::new().expect("a folder");
     // The version is looked at before the engine, which an empty cache lacks.

@@ -230,3 +230,6 @@ fn found(report: &Report) -> Vec<&CheckResult> {
     found.retain(|check| check.outcome != OutcomeKind::Skipped || reasons.insert(check.reason.clone()));
     found
 }
+
+#[cfg(test)]
+mod tests;

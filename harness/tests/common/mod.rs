@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use sidecheck::cluster::Target;
 use sidecheck::report::model::{CheckResult, OutcomeKind};
@@ -99,4 +100,17 @@ pub fn kubeconfig() -> PathBuf {
         Target::Kubeconfig(path) => path,
         Target::Context(name) => panic!("these tests run on the harness's own cluster, not on {name}"),
     }
+}
+
+/// The program as a shell would call it: what nextest and Cargo say about this test is not true of it, and build scripts that read it would
+/// have everything built anew.
+pub fn as_from_a_shell(program: &str) -> Command {
+    let of_this_test = ["NEXTEST", "SIDECHECK_RUN", "CARGO_MANIFEST_", "CARGO_PKG_"];
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars() {
+        if of_this_test.iter().any(|prefix| name.starts_with(prefix)) {
+            command.env_remove(name);
+        }
+    }
+    command
 }

@@ -302,7 +302,6 @@ async fn a_change_is_noticed_without_inotify(pod: &ScenarioPod) -> Verdict {
         return Err(Finding::NotApplicable(reason.to_owned()));
     }
     pod.ready().await?;
-    // Main needs an instance of its own.
     pod.main().given().records("begun", |_| true).await?;
     let (sidecar, before) = (pod.sidecar(), pod.sidecar().run()?);
     pod.container("hog").arrange(agent::inotify_hog()).await?;

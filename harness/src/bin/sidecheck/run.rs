@@ -31,7 +31,7 @@ use crate::{Usage, nextest};
 /// Decide the checks and print the result
 #[derive(Args)]
 pub struct Run {
-    /// Which checks: an area, a part of an id, or ID@SHAPE; all if nothing is given
+    /// Which checks: an area, a part of an id, or ID@SHAPE; if nothing is given, all but those of validate
     filters: Vec<String>,
     #[command(flatten)]
     cluster: ClusterOptions,
@@ -58,7 +58,7 @@ impl Run {
         let plan = Plan {
             command: environment::command_on(self.cluster.context.as_deref(), Some(&self.cluster.kubernetes)),
             prove: self.prove,
-            checks: planned(&self.filters)?,
+            checks: of_cluster(&self.filters)?,
             selection: self.filters,
         };
         let job = Job {
@@ -245,11 +245,24 @@ fn undecided(check: &Planned) -> CheckResult {
     CheckResult::undecided(&check.id, check.shape, metadata, reason)
 }
 
-/// What is to be decided: every check in each of its shapes that one of the filters names.
-pub fn planned(filters: &[String]) -> anyhow::Result<Vec<Planned>> {
+/// What is to be decided of a cluster: every check in each of its shapes that one of the filters names. The checks of roles say something about
+/// an image, so they are only meant if a filter begins with their folder.
+fn of_cluster(filters: &[String]) -> anyhow::Result<Vec<Planned>> {
+    let meant = |id: &str| {
+        let folder = id.split('/').next().unwrap_or_default();
+        folder != ROLES || filters.iter().any(|filter| filter.starts_with(folder))
+    };
+    planned(filters, meant)
+}
+
+/// The folder of the roles.
+pub const ROLES: &str = "validate";
+
+/// Every check that is meant, in each of its shapes that one of the filters names.
+pub fn planned(filters: &[String], meant: impl Fn(&str) -> bool) -> anyhow::Result<Vec<Planned>> {
     let root = environment::root().join("fixtures");
     let mut planned = Vec::new();
-    for id in fixture::ids(&root)? {
+    for id in fixture::ids(&root)?.into_iter().filter(|id| meant(id)) {
         for shape in Fixture::load(&root, &id)?.metadata.shapes {
             if filters.is_empty() || filters.iter().any(|filter| names(filter, &id, shape)) {
                 planned.push(Planned { id: id.clone(), shape });

@@ -17,7 +17,7 @@ use sidecheck::scenario::Keep;
 
 use crate::Usage;
 use crate::cluster_options::ClusterOptions;
-use crate::run::{Job, planned};
+use crate::run::{Job, ROLES, planned};
 
 /// Judge an image as a sidecar: alone, and beside a main container in both shapes
 ///
@@ -48,7 +48,7 @@ pub struct Validate {
 const PROFILES: &str = "fixtures/profiles";
 
 /// The area of the checks that every image has to pass alone.
-const CONTRACT: &str = "validate/contract";
+const CONTRACT: &str = "contract";
 
 impl Validate {
     pub async fn execute(self) -> anyhow::Result<u8> {
@@ -69,16 +69,8 @@ impl Validate {
         let mut profile = profile.with_defaults(&subject.defaults).map_err(misunderstood)?;
         let role = profile.role().map_err(misunderstood)?;
         profile.image = Some(subject.reference.clone());
-        let area = format!("validate/{role}");
-        let mut checks = planned(&self.filters)?;
-        checks.retain(|check| [area.as_str(), CONTRACT].contains(&area_of(&check.id)));
-        if checks.is_empty() {
-            return Err(Usage(format!(
-                "no check of the role {role} is named by {}",
-                self.filters.join(" ")
-            ))
-            .into());
-        }
+        let areas = [format!("{ROLES}/{role}"), format!("{ROLES}/{CONTRACT}")];
+        let checks = planned(&self.filters, |id| areas.iter().any(|area| area == area_of(id)))?;
         let job = Job {
             plan: Plan {
                 command: again(&self.filters),
