@@ -20,6 +20,9 @@ pub const REACTION: Duration = Duration::from_secs(45);
 /// For what a log shipper delivers: it may collect lines for a while, and have many to deliver.
 pub const DELIVERY: Duration = Duration::from_secs(60);
 
+/// How long an image that has started must go on before it counts as one that stays.
+pub const STAYS: Duration = Duration::from_secs(2);
+
 /// For the first process of a container that is ready to have a handler for a signal.
 pub const HANDLER: Duration = Duration::from_secs(15);
 

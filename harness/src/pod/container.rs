@@ -111,6 +111,11 @@ impl Container {
         Ok(self.scene.log(&self.pod, &self.name)?.count())
     }
 
+    /// What it said last, for an observation.
+    pub fn last_words(&self) -> String {
+        self.scene.last_words(&self.pod, &self.name)
+    }
+
     /// Every event that it has recorded so far.
     ///
     /// # Errors

@@ -176,7 +176,7 @@ fn facts(report: &Report, subject: &SubjectFacts) -> Vec<(&'static str, String)>
         let counts = [
             (summary.met, "met"),
             (summary.not_met, "not met"),
-            (summary.should_not_met, "recommended, not met"),
+            (summary.should_not_met, "SHOULD not met"),
             (summary.not_applicable, "not applicable"),
             (summary.skipped, "skipped"),
             (summary.error, "error"),
@@ -206,7 +206,7 @@ fn facts(report: &Report, subject: &SubjectFacts) -> Vec<(&'static str, String)>
             "not met",
             named(|check| check.outcome == OutcomeKind::NotMet && !check.should_not_met()),
         ),
-        ("recommended", named(CheckResult::should_not_met)),
+        ("SHOULD not met", named(CheckResult::should_not_met)),
         (
             "undecided",
             named(|check| matches!(check.outcome, OutcomeKind::Error | OutcomeKind::Skipped)),

@@ -89,15 +89,21 @@ impl Life<'_> {
             Ok(notes) => {
                 let mut seen = Vec::new();
                 let mut ended = None;
+                let mut unfit = false;
                 for check in watched {
                     let began = if seen.is_empty() { began } else { Instant::now() };
                     let verdict = match &ended {
                         Some(why) => Err(anyhow!("{why}").into()),
+                        None if unfit => Err(Finding::Skipped(role::left_out(check.fixture))),
                         None => tokio::select! {
                             verdict = self.decide(check, &stage, &notes) => verdict,
                             why = &mut ending => Err(anyhow!(ended.insert(why).clone()).into()),
                         },
                     };
+                    if let (Begin::Judged, Err(finding)) = (check.fixture.metadata.begin, &verdict) {
+                        self.note_unready(watched, finding);
+                        unfit = matches!(finding, Finding::NotMet(_));
+                    }
                     seen.push(stage.seen(verdict, &notes, began));
                 }
                 seen

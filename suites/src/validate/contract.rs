@@ -1,7 +1,7 @@
 //! What every image does alone, before it is a sidecar of anything: it starts, says what is wrong, ends when it is told to.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context;
 use serde_json::json;
@@ -24,9 +24,6 @@ crate::contract! {
     leaves_no_zombies,
     is_modest_when_idle,
 }
-
-/// How long an image that has started must go on before it counts as one that stays.
-const STAYS: Duration = Duration::from_secs(2);
 
 /// It goes on, and its declared ports are open.
 async fn goes_on(lone: &Lone, label: &'static str, alone: &Alone) -> Verdict {
@@ -63,7 +60,7 @@ async fn begins(lone: &Lone, alone: &Alone) -> anyhow::Result<Option<String>> {
             )));
         }
         let open = alone.listening().await?;
-        if ports.is_subset(&open) && begun.elapsed() > STAYS {
+        if ports.is_subset(&open) && begun.elapsed() > patience::STAYS {
             return Ok(None);
         }
         if begun.elapsed() > lone.profile().startup() {
@@ -216,11 +213,15 @@ async fn leaves_no_zombies(lone: &Lone) -> Verdict {
     };
     let before = zombies().await?;
     // Time itself is the subject.
-    sleep(STAYS).await;
+    sleep(patience::STAYS).await;
     let after = zombies().await?;
     let expected = format!("{before} ended processes that nobody has waited for, as before");
     let expect = lone.expect("no more ended processes after a while");
-    expect.holds(after <= before, expected, format!("{after} of them after {STAYS:?}"))
+    expect.holds(
+        after <= before,
+        expected,
+        format!("{after} of them after {:?}", patience::STAYS),
+    )
 }
 
 /// What it uses in a while without work.

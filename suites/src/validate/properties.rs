@@ -8,12 +8,19 @@ use sidecheck::{Container, ScenarioPod, Verdict, patience};
 
 use crate::properties::restarts_alone as restarts;
 
-/// The sidecar is ready; that it gets there has just been waited for.
+/// The sidecar is ready, as has just been waited for, and stays so for a while: one without a probe counts as ready as soon as it runs.
 pub async fn becomes_ready(pod: &ScenarioPod) -> Verdict {
-    let ready = pod.state().is_some_and(|state| is_ready(&state.pod));
     let sidecar = pod.sidecar();
-    let expect = sidecar.expect("it becomes ready");
-    expect.holds(ready, "a sidecar that is ready", pod.describe())
+    let before = sidecar.run();
+    // Time itself is the subject.
+    tokio::time::sleep(patience::STAYS).await;
+    let same = matches!((before, sidecar.run()), (Ok(before), Ok(after)) if before == after);
+    let ready = pod.state().is_some_and(|state| is_ready(&state.pod));
+    let observed = format!("{}; {}", pod.describe(), sidecar.last_words());
+    sidecar.will_end();
+    sidecar
+        .expect("it becomes ready")
+        .holds(same && ready, "a sidecar that is ready and stays so", observed)
 }
 
 /// Main ends and starts again while the sidecar stays what it was.

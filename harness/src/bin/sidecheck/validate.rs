@@ -1,5 +1,6 @@
 //! `sidecheck validate`
 
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -66,6 +67,7 @@ impl Validate {
         let profile = profile.merge(&self.overrides).map_err(misunderstood)?;
         let image = self.image.context("clap requires it")?;
         let subject = Subject::obtain(&image).await?;
+        let in_use = in_use(&subject)?;
         let mut profile = profile.with_defaults(&subject.defaults).map_err(misunderstood)?;
         let role = profile.role().map_err(misunderstood)?;
         profile.image = Some(subject.reference.clone());
@@ -83,14 +85,28 @@ impl Validate {
             subject: Some((subject.clone(), profile)),
         };
         let report = job.carry_out().await;
+        in_use.unlock()?;
         // The node keeps the image for the next time; the engine has it under the user's name.
-        if let Err(error) = subject.remove_tag(&Engine::chosen()?).await {
+        if in_use.try_lock().is_ok()
+            && let Err(error) = subject.remove_tag(&Engine::chosen()?).await
+        {
             tracing::warn!("{} is left in the engine: {}", subject.reference, explained(&error));
         }
         let report = report?;
         conclude(&report)?;
         Ok(report.summary.exit_code())
     }
+}
+
+/// A file that is locked for as long as somebody judges this image: then the engine needs our name for it.
+fn in_use(subject: &Subject) -> anyhow::Result<File> {
+    let folder = environment::cache().join("subjects");
+    let name = subject.reference.rsplit(':').next().unwrap_or_default();
+    let what = || format!("no lock can be had in {}", folder.display());
+    fs::create_dir_all(&folder).with_context(what)?;
+    let file = File::create(folder.join(format!("{name}.lock"))).with_context(what)?;
+    file.lock_shared().with_context(what)?;
+    Ok(file)
 }
 
 /// The command line that validates the same image again, without the filters.
@@ -123,7 +139,7 @@ fn file_of(given: &str) -> anyhow::Result<PathBuf> {
     if named.is_file() {
         return Ok(named);
     }
-    let mut known: Vec<String> = std::fs::read_dir(&folder)
+    let mut known: Vec<String> = fs::read_dir(&folder)
         .into_iter()
         .flatten()
         .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
