@@ -42,6 +42,11 @@ fn areas() -> [Area; 9] {
             validate::logging::check::SHARED,
             validate::logging::check::OWN,
         ),
+        (
+            "validate/reverse-proxy",
+            validate::reverse_proxy::check::SHARED,
+            validate::reverse_proxy::check::OWN,
+        ),
     ]
 }
 

@@ -5,3 +5,4 @@ pub mod contract;
 pub mod generic;
 pub mod logging;
 pub mod properties;
+pub mod reverse_proxy;

@@ -1,0 +1,430 @@
+//! Reverse proxies: what a client asks of main arrives as it was sent, and so does what main answers.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sidecheck::agent;
+use sidecheck::agent::Statement;
+use sidecheck::pod::Line;
+use sidecheck::timeline::Event;
+use sidecheck::{Container, Finding, ScenarioPod, Verdict, patience};
+
+use crate::properties::{WORKS, at};
+
+crate::role! {
+    "validate/reverse-proxy"
+    shared {
+        requests_arrive_unchanged,
+        answers_arrive_unchanged,
+        large_requests_arrive,
+        large_answers_arrive,
+        paths_are_preserved,
+        the_host_is_preserved,
+        forwarded_headers_name_the_client,
+        hop_headers_are_not_passed_on,
+        connections_are_kept,
+        answers_are_not_held_back,
+        websockets_pass,
+        many_requests_are_under_way_at_once,
+        // From here on, main fails the proxy.
+        a_post_is_sent_once,
+        main_may_be_away,
+    }
+    last { accepted_requests_are_answered }
+    own {
+        starts_before_main [Classic, Native],
+        reaches_main_by_ipv6 [Classic, Native],
+    }
+}
+
+/// Where main listens, and where it does for those who try every address of its name.
+const MAIN: &str = "127.0.0.1:18080";
+const MAIN_BY_IPV6: &str = "[::1]:18080";
+
+/// What is large.
+const LARGE: u64 = 1 << 20;
+
+/// What is asserted of a proxy whose main is away.
+const SAYS_SO: &str = "it says that main is away";
+
+/// The URL of a path at the proxy's port.
+fn through(pod: &ScenarioPod, path: &str) -> anyhow::Result<String> {
+    let port = pod.profile()?.reverse_proxy().listen.get();
+    Ok(at(&pod.ip()?, port).trim_end_matches('/').to_owned() + path)
+}
+
+/// What came of a request.
+struct Exchange {
+    event: Event,
+    /// What was sent and what was answered; nothing if the request failed.
+    asked: Value,
+}
+
+impl Exchange {
+    async fn of(from: &Container, ask: Statement) -> anyhow::Result<Self> {
+        let event = from.ask(ask.within(patience::CALL)).await?;
+        let asked = Value::Object(event.fields.clone());
+        Ok(Self { event, asked })
+    }
+
+    fn answer(&self) -> &Value {
+        &self.asked["answers"][0]
+    }
+
+    /// What main says has arrived; nothing if main has not answered.
+    fn arrived(&self) -> Value {
+        let body = self.answer()["body"].as_str().unwrap_or_default();
+        serde_json::from_str(body).unwrap_or_default()
+    }
+
+    /// A header that has arrived at main; several are one with commas, as a proxy may write them.
+    fn arrived_header(&self, name: &str) -> Value {
+        let values = &self.arrived()["headers"][name];
+        let values: Vec<&str> = values
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
+        if values.is_empty() {
+            Value::Null
+        } else {
+            values.join(", ").into()
+        }
+    }
+
+    /// Asserts what an answer, or what arrived, is like.
+    fn shows(&self, pod: &ScenarioPod, label: &'static str, expected: &Value, observed: &Value) -> Verdict {
+        let answered = !self.answer().is_null();
+        let seen = if answered {
+            observed.to_string()
+        } else {
+            self.event.to_string()
+        };
+        let sidecar = pod.sidecar();
+        sidecar
+            .expect(label)
+            .holds(answered && expected == observed, expected.to_string(), seen)
+    }
+
+    /// Asserts that it is the proxy's own word that main is away.
+    fn says_that_main_is_away(&self, pod: &ScenarioPod) -> Verdict {
+        let status = self.answer()["status"].as_u64();
+        let sidecar = pod.sidecar();
+        sidecar.expect(SAYS_SO).holds(
+            matches!(status, Some(502..=504)),
+            "502, 503 or 504",
+            self.event.to_string(),
+        )
+    }
+}
+
+/// A request of main is answered by main, in the end.
+async fn main_answers(pod: &ScenarioPod, label: &'static str, within: Duration) -> Verdict {
+    let (main, sidecar, ask) = (pod.main(), pod.sidecar(), agent::ask("GET", through(pod, "/echo")?));
+    let expect = sidecar.expect(label).within(within);
+    expect
+        .eventually("an answer of main through the proxy", async || {
+            let exchange = Exchange::of(&main, ask.clone()).await?;
+            let answered = exchange.arrived()["target"] == "/echo";
+            Ok(answered.then_some(()).ok_or(exchange.event.to_string()))
+        })
+        .await
+}
+
+async fn works(pod: &ScenarioPod) -> Verdict {
+    main_answers(pod, WORKS, patience::REACTION).await
+}
+
+/// Main's log until it holds that many requests.
+fn holds(requests: usize) -> impl FnMut(&Line) -> Option<()> {
+    let mut held = 0;
+    move |line| {
+        held += usize::from(line.event.as_ref().is_some_and(|event| event.event == "accepted"));
+        (held >= requests).then_some(())
+    }
+}
+
+/// A PATCH with a query that has odd parts, headers of which one is there twice, and a short body.
+async fn requests_arrive_unchanged(pod: &ScenarioPod) -> Verdict {
+    const HEADERS: [(&str, &str); 7] = [
+        ("x-one", "a"),
+        ("x-two", "b"),
+        ("x-two", "c"),
+        ("accept", "text/plain;q=0.5, */*;q=0.1"),
+        ("cookie", "d=1; e=\"2\""),
+        ("authorization", "Basic dXNlcjpwYXNz"),
+        ("user-agent", "sidecheck/1 (a client)"),
+    ];
+    let target = "/echo/a?b=c&&d=%20e&b=f";
+    let ask = agent::ask("PATCH", through(pod, target)?).bytes(1_000);
+    let ask = HEADERS.iter().fold(ask, |ask, (name, value)| ask.header(name, value));
+    let exchange = Exchange::of(&pod.main(), ask).await?;
+    let arrived = exchange.arrived();
+    let line = json!([arrived["method"], arrived["target"]]);
+    exchange.shows(pod, "method, path and query arrive", &json!(["PATCH", target]), &line)?;
+    let names = ["x-one", "x-two", "accept", "cookie", "authorization", "user-agent"];
+    let sent = json!(["a", "b, c", HEADERS[3].1, HEADERS[4].1, HEADERS[5].1, HEADERS[6].1]);
+    let headers = names.map(|name| exchange.arrived_header(name));
+    exchange.shows(pod, "the headers arrive", &sent, &json!(headers))?;
+    let body = json!({"bytes": arrived["bytes"], "checksum": arrived["checksum"]});
+    exchange.shows(pod, "the body arrives", &exchange.asked["sent"], &body)
+}
+
+/// A status that no proxy has of itself, headers of which some are there twice, and a short body.
+async fn answers_arrive_unchanged(pod: &ScenarioPod) -> Verdict {
+    let exchange = Exchange::of(&pod.main(), agent::ask("GET", through(pod, "/status/418")?)).await?;
+    let answer = exchange.answer();
+    exchange.shows(pod, "the status arrives", &json!(418), &answer["status"])?;
+    let headers = ["x-answer", "set-cookie", "cache-control"].map(|name| &answer["headers"][name]);
+    let said = json!([["one", "two"], ["a=1; Path=/", "b=2"], ["no-store"]]);
+    exchange.shows(pod, "the headers arrive", &said, &json!(headers))?;
+    exchange.shows(pod, "the body arrives", &json!("status 418"), &answer["body"])
+}
+
+/// A body with its length, and one in chunks.
+async fn large_requests_arrive(pod: &ScenarioPod) -> Verdict {
+    let ask = agent::ask("POST", through(pod, "/echo")?).bytes(LARGE);
+    for ask in [ask.clone(), ask.chunked()] {
+        let exchange = Exchange::of(&pod.main(), ask).await?;
+        let arrived = exchange.arrived();
+        let body = json!({"bytes": arrived["bytes"], "checksum": arrived["checksum"]});
+        exchange.shows(pod, "the whole body arrives at main", &exchange.asked["sent"], &body)?;
+    }
+    Ok(())
+}
+
+/// A body with its length, and one in chunks.
+async fn large_answers_arrive(pod: &ScenarioPod) -> Verdict {
+    for way in ["bytes", "chunked"] {
+        let ask = agent::ask("GET", through(pod, &format!("/{way}/{LARGE}"))?);
+        let exchange = Exchange::of(&pod.main(), ask).await?;
+        let answer = exchange.answer();
+        let sent = json!([LARGE, answer["headers"]["x-checksum"][0]]);
+        let body = json!([answer["bytes"], answer["checksum"]]);
+        exchange.shows(pod, "the whole answer arrives at the client", &sent, &body)?;
+    }
+    Ok(())
+}
+
+/// What some take for another way to write a simpler path.
+async fn paths_are_preserved(pod: &ScenarioPod) -> Verdict {
+    for target in [
+        "/echo//a//",
+        "/echo/a%2Fb%20c/%7e",
+        "/echo/a/../b/./c",
+        "/echo?a=%2F&&b=1//2&=c&d",
+    ] {
+        let exchange = Exchange::of(&pod.main(), agent::ask("GET", through(pod, target)?)).await?;
+        let arrived = exchange.arrived();
+        exchange.shows(pod, "the target arrives as it is", &json!(target), &arrived["target"])?;
+    }
+    Ok(())
+}
+
+/// A name that is neither the Pod's nor main's.
+async fn the_host_is_preserved(pod: &ScenarioPod) -> Verdict {
+    let ask = agent::ask("GET", through(pod, "/echo")?).header("Host", "app.example");
+    let exchange = Exchange::of(&pod.main(), ask).await?;
+    exchange.shows(
+        pod,
+        "the Host arrives",
+        &json!("app.example"),
+        &exchange.arrived_header("host"),
+    )
+}
+
+/// Another Pod asks; the last address is the one that the proxy has seen itself.
+async fn forwarded_headers_name_the_client(pod: &ScenarioPod) -> Verdict {
+    let client = pod.other("client");
+    let ask = agent::ask("GET", through(pod, "/echo")?).header("Host", "app.example");
+    let exchange = Exchange::of(&client.main(), ask).await?;
+    let [chain, host, proto] =
+        ["for", "host", "proto"].map(|what| exchange.arrived_header(&format!("x-forwarded-{what}")));
+    let last = chain
+        .as_str()
+        .and_then(|chain| chain.rsplit(", ").next())
+        .unwrap_or_default();
+    let ips = client.ips()?;
+    let expected = ips.iter().find(|ip| *ip == last).unwrap_or(&ips[0]);
+    let expected = json!([expected, "app.example", "http"]);
+    exchange.shows(
+        pod,
+        "the X-Forwarded headers are right",
+        &expected,
+        &json!([last, host, proto]),
+    )
+}
+
+/// Headers of which the client says that they are about its connection, by their names or in Connection.
+async fn hop_headers_are_not_passed_on(pod: &ScenarioPod) -> Verdict {
+    let ask = agent::ask("GET", through(pod, "/echo")?)
+        .header("Connection", "keep-alive, x-hop")
+        .header("Keep-Alive", "timeout=5")
+        .header("TE", "gzip")
+        .header("X-Hop", "1");
+    let exchange = Exchange::of(&pod.main(), ask).await?;
+    let arrived = ["keep-alive", "te", "x-hop"].map(|name| exchange.arrived_header(name));
+    let none = json!([null, null, null]);
+    exchange.shows(pod, "headers for one connection stay there", &none, &json!(arrived))
+}
+
+/// Three requests on one connection, and three that main answers on a connection each.
+async fn connections_are_kept(pod: &ScenarioPod) -> Verdict {
+    let each = |exchange: &Exchange, field: &str| {
+        let answers = exchange.asked["answers"].as_array();
+        json!(
+            answers
+                .into_iter()
+                .flatten()
+                .map(|answer| &answer[field])
+                .collect::<Vec<_>>()
+        )
+    };
+    let ask = |path| anyhow::Ok(agent::ask("GET", through(pod, path)?).times(3));
+    let kept = Exchange::of(&pod.main(), ask("/echo")?).await?;
+    kept.shows(
+        pod,
+        "one connection is enough",
+        &json!([1, 1, 1]),
+        &each(&kept, "connection"),
+    )?;
+    let closed = Exchange::of(&pod.main(), ask("/close")?).await?;
+    let label = "main’s closed connections cost no request";
+    closed.shows(pod, label, &json!([200, 200, 200]), &each(&closed, "status"))
+}
+
+/// Main sends the next part only when the client has said, on another connection, that it has the last one.
+async fn answers_are_not_held_back(pod: &ScenarioPod) -> Verdict {
+    let events = agent::events(through(pod, "/events")?).within(patience::CALL);
+    let (sidecar, seen) = (pod.sidecar(), pod.main().ask(events).await?);
+    let expect = sidecar.expect("each part arrives at once");
+    expect.holds(seen.number("seen") == Some(4), "4 parts, one by one", seen.to_string())
+}
+
+/// A page of another origin opens it.
+async fn websockets_pass(pod: &ScenarioPod) -> Verdict {
+    let origin = "https://app.example";
+    let websocket = agent::websocket(through(pod, "/websocket")?, 3, origin).within(patience::CALL);
+    let (sidecar, opened) = (pod.sidecar(), pod.main().ask(websocket).await?);
+    let observed = opened.to_string();
+    let expect = sidecar.expect("main becomes a WebSocket");
+    expect.holds(opened.number("status") == Some(101), "101", &observed)?;
+    let arrived = opened
+        .fields
+        .get("request")
+        .map(|request| &request["headers"]["origin"]);
+    let expect = sidecar.expect("the Origin arrives");
+    expect.holds(arrived == Some(&json!([origin])), origin, &observed)?;
+    let expect = sidecar.expect("messages pass both ways");
+    expect.holds(
+        opened.number("echoed") == Some(3),
+        "3 messages there and back",
+        observed,
+    )
+}
+
+/// Main holds 200 requests of another Pod before it answers the first one.
+async fn many_requests_are_under_way_at_once(pod: &ScenarioPod) -> Verdict {
+    const REQUESTS: usize = 200;
+    let (main, client) = (pod.main(), pod.other("client").main());
+    let since = main.line_count()?;
+    let load = agent::load(through(pod, "/held?many")?, REQUESTS).within(patience::CALL);
+    client.arrange(load.every(patience::LIFE)).await?;
+    let expect = main.expect("main gets them all").after(since);
+    let held = expect.prints("200 requests at the same time", holds(REQUESTS)).await;
+    main.arrange(agent::release("many")).await?;
+    let load = client.arrange(agent::load_stop()).await?;
+    held?;
+    let all = load.number("ok") == Some(REQUESTS as u64) && load.number("failed") == Some(0);
+    let sidecar = pod.sidecar();
+    sidecar
+        .expect("each of them is answered")
+        .holds(all, "200 answers", load.to_string())
+}
+
+/// Main closes the connection on which a POST arrives for the first time.
+async fn a_post_is_sent_once(pod: &ScenarioPod) -> Verdict {
+    let main = pod.main();
+    let post = agent::ask("POST", through(pod, "/once?post")?).bytes(2);
+    let sent = Exchange::of(&main, post).await?;
+    let count = agent::ask("GET", format!("http://{MAIN}/once?post"));
+    let count = Exchange::of(&main, count).await?;
+    let sidecar = pod.sidecar();
+    let observed = format!("{} times; the client: {}", count.answer()["body"], sent.event);
+    sidecar
+        .expect("main gets it once")
+        .holds(count.answer()["body"] == "1", "one POST", observed)
+}
+
+/// Main goes away and comes back while another Pod asks again and again.
+async fn main_may_be_away(pod: &ScenarioPod) -> Verdict {
+    let (main, client, url) = (pod.main(), pod.other("client").main(), through(pod, "/echo")?);
+    client.arrange(agent::load(&url, 4).within(patience::CALL)).await?;
+    main.arrange(agent::echo_close(MAIN)).await?;
+    let away = Exchange::of(&main, agent::ask("GET", url)).await?;
+    main.arrange(agent::echo(MAIN)).await?;
+    let back = main_answers(pod, "main answers again soon", patience::RECOVERY).await;
+    let load = client.arrange(agent::load_stop()).await?;
+    away.says_that_main_is_away(pod)?;
+    back?;
+    let statuses = load.fields.get("statuses").unwrap_or(&Value::Null);
+    let right = ["200", "502", "503", "504"].map(|status| statuses[status].as_u64().unwrap_or_default());
+    let sidecar = pod.sidecar();
+    sidecar.expect(SAYS_SO).holds(
+        Some(right.iter().sum()) == load.number("sent"),
+        "no other answers than 502, 503, 504 and main's",
+        load.to_string(),
+    )
+}
+
+/// Another Pod's requests, which main holds until some time after its stop signal. In the classic shape the proxy gets its own at the same time.
+async fn accepted_requests_are_answered(pod: &ScenarioPod) -> Verdict {
+    const LABEL: &str = "every accepted request is answered";
+    const REQUESTS: usize = 4;
+    let (main, client) = (pod.main(), pod.other("client").main());
+    let since = main.line_count()?;
+    let ask = agent::ask("GET", through(pod, "/held?drain")?).within(patience::CALL);
+    let end = async {
+        let expect = main.expect(LABEL).after(since);
+        expect
+            .prints("4 requests that main has accepted", holds(REQUESTS))
+            .await?;
+        pod.deleted().await?;
+        Ok::<_, Finding>(())
+    };
+    let (answers, ended) = tokio::join!(client.ask_at_once(REQUESTS, ask), end);
+    ended?;
+    for answer in answers? {
+        let answered = answer
+            .fields
+            .get("answers")
+            .is_some_and(|answers| answers[0]["body"] == "the answer");
+        let sidecar = pod.sidecar();
+        sidecar
+            .expect(LABEL)
+            .holds(answered, "the answer", answer.to_string())?;
+    }
+    Ok(())
+}
+
+/// Main's program is there, and does not listen yet.
+async fn starts_before_main(pod: &ScenarioPod) -> Verdict {
+    let main = pod.main();
+    let early = Exchange::of(&main, agent::ask("GET", through(pod, "/echo")?)).await?;
+    early.says_that_main_is_away(pod)?;
+    main.arrange(agent::echo(MAIN)).await?;
+    main_answers(pod, "main answers once it is there", patience::RECOVERY).await
+}
+
+/// Main's name has an address at which nobody listens, and another one.
+async fn reaches_main_by_ipv6(pod: &ScenarioPod) -> Verdict {
+    let main = pod.main();
+    if !main.identity().await?.has_ipv6_loopback() {
+        return Err(Finding::NotApplicable(
+            "the Pod has no IPv6 loopback address".to_owned(),
+        ));
+    }
+    main.arrange(agent::echo(MAIN_BY_IPV6)).await?;
+    main_answers(pod, "main answers by IPv6", patience::RECOVERY).await
+}
