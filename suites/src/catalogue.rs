@@ -1,10 +1,12 @@
 //! Fixtures and functions belong together: neither exists without the other.
 
 use std::collections::BTreeMap;
+use std::fs;
 
 use sidecheck::Shape;
 use sidecheck::environment;
 use sidecheck::fixture::{self, Fixture};
+use sidecheck::profile::Profile;
 use sidecheck::scenario::Check;
 
 /// An area with the checks that share a Pod and those that have one of their own.
@@ -93,5 +95,16 @@ fn every_shape_has_a_twin() {
                 "{id} has no twin in the {shape} shape"
             );
         }
+    }
+}
+
+#[test]
+fn every_ready_made_profile_fits_its_role() {
+    let root = environment::root().join("fixtures");
+    for entry in fs::read_dir(root.join("profiles")).expect("profiles") {
+        let path = entry.expect("a profile").path();
+        let profile = Profile::read(&path, None).unwrap_or_else(|error| panic!("{error:#}"));
+        let id = format!("validate/{}/becomes-ready", profile.role().expect("a role"));
+        Fixture::load_for(&root, &id, Some(&profile)).unwrap_or_else(|error| panic!("{}: {error:#}", path.display()));
     }
 }
