@@ -16,7 +16,7 @@ type Area = (
     &'static [(&'static str, &'static [Shape])],
 );
 
-fn areas() -> [Area; 9] {
+fn areas() -> [Area; 10] {
     use crate::{config_reload, logging, monitoring, reverse_proxy, timestamped_page, validate};
     [
         ("config-reload", config_reload::check::SHARED, config_reload::check::OWN),
@@ -102,7 +102,7 @@ fn every_shape_has_a_twin() {
 fn every_ready_made_profile_fits_its_role() {
     let root = environment::root().join("fixtures");
     for entry in fs::read_dir(root.join("profiles")).expect("profiles") {
-        let path = entry.expect("a profile").path();
+        let path = entry.expect("a profile").path().join("profile.yaml");
         let profile = Profile::read(&path, None).unwrap_or_else(|error| panic!("{error:#}"));
         let id = format!("validate/{}/becomes-ready", profile.role().expect("a role"));
         Fixture::load_for(&root, &id, Some(&profile)).unwrap_or_else(|error| panic!("{}: {error:#}", path.display()));
