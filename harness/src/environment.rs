@@ -20,6 +20,8 @@ pub const SELECTION: &str = "SIDECHECK_SELECTION";
 pub const PROVE: &str = "SIDECHECK_PROVE";
 /// `never`, `on-failure` or `always`: which namespaces stay.
 pub const KEEP: &str = "SIDECHECK_KEEP";
+/// The project's root, for a command that is called from another folder.
+pub const ROOT: &str = "SIDECHECK_ROOT";
 /// What stands before the fixtures' image names on a cluster elsewhere.
 pub const IMAGE_PREFIX: &str = "SIDECHECK_IMAGE_PREFIX";
 /// A file with the profile, as JSON, of the image that takes the place of a role's reference image.
@@ -36,10 +38,13 @@ pub fn value(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// The project's root: the nearest folder, from the test's package or the current one upwards, that holds `fixtures`.
+/// The project's root: the named one, or the nearest folder, from the test's package or the current one upwards, that holds `fixtures`.
 ///
 /// Packages move when tests run from an archive, so the compile-time path does not count.
 pub fn root() -> PathBuf {
+    if let Some(root) = value(ROOT) {
+        return root.into();
+    }
     let start = value("CARGO_MANIFEST_DIR")
         .map(PathBuf::from)
         .or_else(|| env::current_dir().ok())

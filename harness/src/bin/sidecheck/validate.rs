@@ -1,6 +1,7 @@
 //! `sidecheck validate`
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -13,7 +14,7 @@ use sidecheck::image::Subject;
 use sidecheck::profile::{Overrides, Profile, Role};
 use sidecheck::report::model::Report;
 use sidecheck::report::records::{Plan, write_whole};
-use sidecheck::report::verdict;
+use sidecheck::report::{github, verdict};
 use sidecheck::scenario::Keep;
 
 use crate::Usage;
@@ -152,9 +153,24 @@ fn file_of(given: &str) -> anyhow::Result<PathBuf> {
     .into())
 }
 
+/// In a run of GitHub Actions, the verdict is the step's summary, and what is not met are annotations.
+fn show_on_github(report: &Report) -> anyhow::Result<()> {
+    if let Some(file) = environment::value("GITHUB_STEP_SUMMARY") {
+        let mut file = File::options().append(true).create(true).open(&file).context(file)?;
+        file.write_all(github::summary(&verdict::markdown(report)).as_bytes())?;
+    }
+    if environment::value("GITHUB_ACTIONS").is_some() {
+        github::annotations(report)
+            .iter()
+            .for_each(|command| say(&display_safe(command)));
+    }
+    Ok(())
+}
+
 /// Prints the verdict, and writes it as Markdown beside the report; the closing line is the last one.
 fn conclude(report: &Report) -> anyhow::Result<()> {
     say(&verdict::render(report));
+    show_on_github(report)?;
     let path = environment::results().join("verdict.md");
     write_whole(&path, verdict::markdown(report).as_bytes())?;
     for name in ["report.json", "verdict.md"] {
