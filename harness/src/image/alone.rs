@@ -283,6 +283,15 @@ impl Alone {
         main.map_or(Ok(None), |main| main.first())
     }
 
+    /// Whether there is such a file in it; false if it has ended.
+    ///
+    /// # Errors
+    /// Like [`Self::listening`].
+    pub async fn has_file(&self, path: &str) -> anyhow::Result<bool> {
+        let main = self.main().await?;
+        main.map_or(Ok(false), |main| main.has_file(path))
+    }
+
     async fn main(&self) -> anyhow::Result<Option<Main>> {
         match self.state().await?.pid {
             None | Some(0) => Ok(None),

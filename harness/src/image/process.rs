@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -138,6 +139,16 @@ impl Main {
             ignored: status.sigign,
             blocked: status.sigblk,
         }))
+    }
+
+    /// Whether there is a file of that path in its root, whatever it is.
+    pub(super) fn has_file(&self, path: &str) -> anyhow::Result<bool> {
+        let inside = format!("/proc/{}/root/{}", self.0.pid, path.trim_start_matches('/'));
+        match fs::symlink_metadata(&inside) {
+            Ok(_) => Ok(true),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
+            Err(error) => Err(error).with_context(|| format!("cannot look at {path} in the container")),
+        }
     }
 
     /// All processes of the container.

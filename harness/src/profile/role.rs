@@ -46,8 +46,6 @@ pub enum Claim {
     LastLineWithoutEnd,
     /// It delivers a line that main writes in two parts as one.
     HalfLines,
-    /// It takes a new log file for a new one although it has the inode of a file that was removed.
-    InodeReuse,
     /// It passes WebSocket connections on.
     Websocket,
     /// It passes each part of an answer on as soon as it has it.
@@ -62,15 +60,13 @@ pub enum Claim {
     PreservesPath,
     /// It answers the requests that it has accepted before it ends.
     Drain,
-    /// It keeps the last good configuration in use when a new one is faulty.
-    Rollback,
     /// It is ready only after main uses the configuration for the first time.
     ReadyAfterFirstSync,
     /// It notices a change without inotify.
     NoInotify,
     /// It runs as any user, also one that is not in /etc/passwd.
     ArbitraryUser,
-    /// It runs with a read-only root file system.
+    /// It does all its work with a read-only root file system.
     ReadOnlyRoot,
     /// There is no shell in the image.
     NoShell,
@@ -92,7 +88,6 @@ impl Role {
                 AnyBytes,
                 LastLineWithoutEnd,
                 HalfLines,
-                InodeReuse,
             ],
             Self::ReverseProxy => &[
                 Websocket,
@@ -103,7 +98,7 @@ impl Role {
                 PreservesPath,
                 Drain,
             ],
-            Self::ConfigReload => &[Retry, Rollback, ReadyAfterFirstSync, NoInotify],
+            Self::ConfigReload => &[Retry, ReadyAfterFirstSync, NoInotify],
             Self::Generic => &[],
         };
         [own, &[ArbitraryUser, ReadOnlyRoot, NoShell]].concat()

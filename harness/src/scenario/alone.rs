@@ -173,7 +173,14 @@ pub async fn alone(check: LoneCheck) -> Outcome {
     };
     let results = Results::new(&setting);
     match Fixture::load_for(&setting.fixtures, &id, setting.profile.as_ref()) {
-        Ok(fixture) => results.add(decide(&setting, &fixture, check.body).await),
+        Ok(fixture) => match super::claimed(&fixture) {
+            Ok(()) => results.add(decide(&setting, &fixture, check.body).await),
+            Err(finding) => {
+                let mut result = CheckResult::undecided(&id, shape, Some(&fixture.metadata), String::new());
+                judge::conclude(&mut result, Err(finding), &fixture.metadata.remediation);
+                results.add(result);
+            }
+        },
         Err(error) => results.add(CheckResult::undecided(&id, shape, None, explained(&error))),
     }
     results.into_outcome()

@@ -350,17 +350,11 @@ where
 
 /// Whether the cluster has what the check is about, and the image claims it.
 async fn applies(setting: &Setting, cluster: &Cluster, fixture: &Fixture) -> Verdict {
-    if let Some(profile) = fixture.profile() {
-        if profile.kubernetes_api {
-            let reason = "the image needs the Kubernetes API by its profile, and validate gives it no access";
-            return Err(Finding::NotApplicable(reason.to_owned()));
-        }
-        if let Some(claim) = fixture.metadata.claim
-            && !profile.claims(claim)
-        {
-            return Err(Finding::NotApplicable(format!("the profile does not claim “{claim}”")));
-        }
+    if fixture.profile().is_some_and(|profile| profile.kubernetes_api) {
+        let reason = "the image needs the Kubernetes API by its profile, and validate gives it no access";
+        return Err(Finding::NotApplicable(reason.to_owned()));
     }
+    claimed(fixture)?;
     if let Some(since) = &fixture.metadata.since
         && let Some(reason) = capabilities::older_than(&cluster.version().await?, since)
     {
@@ -376,6 +370,16 @@ async fn applies(setting: &Setting, cluster: &Cluster, fixture: &Fixture) -> Ver
         Some(Answer::Lacking(reason)) => Err(Finding::NotApplicable(reason.clone())),
         Some(Answer::Unknown(reason)) => Err(Finding::Skipped(reason.clone())),
         Some(Answer::Available) | None => Ok(()),
+    }
+}
+
+/// Whether the image claims what the check is about.
+fn claimed(fixture: &Fixture) -> Verdict {
+    match (fixture.profile(), fixture.metadata.claim) {
+        (Some(profile), Some(claim)) if !profile.claims(claim) => {
+            Err(Finding::NotApplicable(format!("the profile does not claim “{claim}”")))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -23,6 +23,7 @@ crate::contract! {
     logs_to_its_output,
     leaves_no_zombies,
     is_modest_when_idle,
+    has_no_shell,
 }
 
 /// It goes on, and its declared ports are open.
@@ -243,4 +244,25 @@ async fn is_modest_when_idle(lone: &Lone) -> Verdict {
     let mebibytes = |bytes: u64| format!("{} MiB", bytes >> 20);
     let expect = lone.expect("it stays below its memory limit");
     expect.holds(used <= limit, format!("at most {}", mebibytes(limit)), mebibytes(used))
+}
+
+/// Whoever gets in finds nothing to work with.
+async fn has_no_shell(lone: &Lone) -> Verdict {
+    const SHELLS: [&str; 6] = [
+        "/bin/sh",
+        "/usr/bin/sh",
+        "/bin/bash",
+        "/bin/ash",
+        "/bin/busybox",
+        "/busybox/sh",
+    ];
+    let alone = started(lone).await?;
+    let mut found = Vec::new();
+    for shell in SHELLS {
+        if alone.has_file(shell).await? {
+            found.push(shell);
+        }
+    }
+    let expect = lone.expect("there is no shell");
+    expect.holds(found.is_empty(), format!("none of {SHELLS:?}"), format!("{found:?}"))
 }
