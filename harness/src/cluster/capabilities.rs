@@ -158,7 +158,7 @@ impl Probe<'_> {
         let client = &self.cluster.client;
         let create = async || {
             let name = format!("sidecheck-probe-{}-{:08x}", self.run, namespace::unique() as u32);
-            namespace::create(client, self.run, &name).await.map(|_| name)
+            namespace::create(client, self.run, &name, None).await.map(|_| name)
         };
         let namespace = self.namespace.get_or_try_init(create).await?;
         Ok(Api::namespaced(client.clone(), namespace))

@@ -14,11 +14,17 @@ pub const RUN_LABEL: &str = "sidecheck.dev/run";
 /// Who applies objects, for server-side apply.
 pub(crate) const MANAGER: &str = "sidecheck";
 
-/// Makes a namespace for the run, in which Pods can be created; false if there is one of that name already.
-pub(crate) async fn create(client: &Client, run: &str, name: &str) -> anyhow::Result<bool> {
-    let object: Namespace = serde_json::from_value(json!({
-        "metadata": {"name": name, "labels": {RUN_LABEL: run, "app.kubernetes.io/managed-by": MANAGER}},
-    }))?;
+/// The label that names the Pod Security Standard which a namespace enforces.
+const STANDARD_LABEL: &str = "pod-security.kubernetes.io/enforce";
+
+/// Makes a namespace for the run, in which Pods can be created that keep to the Pod Security Standard, if one is named; false if there is a
+/// namespace of that name already.
+pub(crate) async fn create(client: &Client, run: &str, name: &str, standard: Option<&str>) -> anyhow::Result<bool> {
+    let mut labels = json!({RUN_LABEL: run, "app.kubernetes.io/managed-by": MANAGER});
+    if let Some(standard) = standard {
+        labels[STANDARD_LABEL] = standard.into();
+    }
+    let object: Namespace = serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}}))?;
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let created = limited("create a namespace", namespaces.create(&PostParams::default(), &object)).await;
     if let Err(error) = created {

@@ -140,7 +140,8 @@ impl Life<'_> {
         // A resolver may remember for a while where a Service's name led.
         let fresh = objects.iter().any(|object| object["kind"] == "Service");
         let (client, setting) = (&self.cluster.client, self.setting);
-        let claim = namespace::claim(client, &setting.run, setting.slot.as_deref(), &life, fresh).await?;
+        let (slot, standard) = (setting.slot.as_deref(), fixture.profile().map(role::pod_security));
+        let claim = namespace::claim(client, &setting.run, slot, &life, fresh, standard).await?;
         let scene = Scene::watch_life(client.clone(), &claim.name, &life, nonces);
         let pod = ScenarioPod::new(
             Arc::clone(&scene),

@@ -25,22 +25,25 @@ pub(super) struct Claim {
 /// requests, so a run keeps them; the Pods of an earlier life may still be ending in one, then the next is taken.
 ///
 /// `slot` is a number that no other test that runs at the same time has. Without one, or if the life must not share even names with an earlier
-/// one (`fresh`), the namespace is new.
+/// one (`fresh`), the namespace is new. One that enforces a Pod Security Standard is not used for others.
 pub(super) async fn claim(
     client: &Client,
     run: &str,
     slot: Option<&str>,
     life: &str,
     fresh: bool,
+    standard: Option<&str>,
 ) -> anyhow::Result<Claim> {
     let Some(slot) = slot else {
         let name = format!("sidecheck-{run}-{life}");
-        create(client, run, &name).await?;
+        create(client, run, &name, standard).await?;
         return Ok(Claim { name, goes: true });
     };
     for number in 0.. {
-        let name = format!("sidecheck-{run}-{slot}-{number}");
-        if create(client, run, &name).await? || (!fresh && is_free(client, &name).await?) {
+        // A name has 63 letters at most.
+        let letter: String = standard.iter().flat_map(|standard| standard.chars().take(1)).collect();
+        let name = format!("sidecheck-{run}-{slot}-{letter}{number}");
+        if create(client, run, &name, standard).await? || (!fresh && is_free(client, &name).await?) {
             return Ok(Claim { name, goes: false });
         }
     }
