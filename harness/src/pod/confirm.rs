@@ -211,7 +211,7 @@ impl Container {
         let begun = Instant::now();
         let newest = loop {
             match limited("read the log", self.scene().api().logs(self.pod(), &last_line)).await {
-                Ok(text) => break text.split(' ').next().and_then(|time| time.parse::<Timestamp>().ok()),
+                Ok(text) => break text,
                 Err(error) => {
                     if is_answer(&error, &[400, 404]) {
                         // There is no log: the container has not started, or the Pod is gone.
@@ -224,8 +224,10 @@ impl Container {
                 }
             }
         };
+        let (time, text) = newest.split_once(' ').unwrap_or((&newest, ""));
+        let newest = time.parse::<Timestamp>().ok();
         let begun = Instant::now();
-        while log.newest().map(|(at, _)| at) < newest {
+        while log.newest().map(|(at, _)| at) < newest && !log.ends_with_part(text) {
             ensure!(
                 begun.elapsed() < STALLED,
                 "the stream of the log of {} has stalled: it lacks a line of {}",

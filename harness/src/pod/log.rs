@@ -10,6 +10,8 @@ use crate::timeline::Event;
 
 /// The most that is kept of one line, in bytes.
 pub const LINE: usize = 64 << 10;
+/// Runtimes write lines in parts that are longer than 16 KiB; this is well below.
+const PART: usize = 8 << 10;
 /// The most that is kept of one container's log, in bytes and in lines; the oldest lines go first.
 pub const BYTES: usize = 32 << 20;
 const LINES: usize = 400_000;
@@ -106,6 +108,15 @@ impl Log {
         let newest = store.lines.back()?.at;
         let same = store.lines.iter().rev().take_while(|line| line.at == newest).count();
         Some((newest, same))
+    }
+
+    /// Whether the newest line is a long one that ends with this text. Runtimes write a long line in parts, each with a time of its own, of
+    /// which a stream shows the first one's, and a look at the end of a log the last one's.
+    pub(super) fn ends_with_part(&self, text: &str) -> bool {
+        let store = self.store();
+        store.lines.back().is_some_and(|line| {
+            line.text.len() > PART && (line.cut > 0 || line.text.ends_with(text.trim_end_matches('\n')))
+        })
     }
 
     /// The run of the newest line.

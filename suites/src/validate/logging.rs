@@ -254,6 +254,7 @@ async fn half_lines_are_not_glued(pod: &ScenarioPod) -> Verdict {
     main.arrange(agent::append_bytes(LOG, "half 1 first-")).await?;
     main.arrange(agent::rename(LOG, old)).await?;
     main.arrange(agent::append_text(LOG, "half 2 of the new file")).await?;
+    delivery.brings_text(EVERY_LINE, "half 2").await?;
     main.arrange(agent::append_bytes(old, "part\n")).await?;
     mark(&main, marker).await?;
     let (mut whole, mut glued) = (false, None);
