@@ -128,6 +128,8 @@ fn headline(report: &Report, subject: &SubjectFacts) -> String {
         Summary { not_met: 1.., .. } => format!("not a good {role}sidecar"),
         Summary { met: 0, .. } => format!("nothing was decided about this {role}sidecar"),
         _ if !report.selection.is_empty() => format!("{role}sidecar, as far as was asked"),
+        // A skip is no pass.
+        Summary { skipped: 1.., .. } => format!("{role}sidecar, not judged in full"),
         _ => format!("good {role}sidecar"),
     };
     let of_level = |level: Level| {

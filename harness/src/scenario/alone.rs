@@ -160,7 +160,7 @@ pub struct LoneCheck {
 impl LoneCheck {
     /// `<area>/<check>`.
     pub fn id(&self) -> String {
-        format!("{}/{}", self.area, self.function).replace('_', "-")
+        super::id_of(self.area, self.function)
     }
 }
 

@@ -145,8 +145,13 @@ pub struct Check {
 impl Check {
     /// `<area>/<check>`.
     pub fn id(&self) -> String {
-        format!("{}/{}", self.area, self.function).replace('_', "-")
+        id_of(self.area, self.function)
     }
+}
+
+/// The id of the check that a function of an area decides.
+fn id_of(area: &str, function: &str) -> String {
+    format!("{area}/{function}").replace('_', "-")
 }
 
 /// Decides one requirement on a Pod of its own.

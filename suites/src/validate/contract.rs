@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use serde_json::json;
 use sidecheck::image::{Alone, Disposition, signal_number};
 use sidecheck::scenario::Lone;
@@ -74,6 +74,12 @@ async fn begins(lone: &Lone, alone: &Alone) -> anyhow::Result<Option<String>> {
     }
 }
 
+/// Fails if the container has ended by itself: what is not seen of it then says nothing.
+async fn still_runs(alone: &Alone) -> anyhow::Result<()> {
+    ensure!(alone.running().await?, "it has ended meanwhile");
+    Ok(())
+}
+
 /// The last lines of an output.
 fn last(words: &str) -> String {
     const SHOWN: usize = 5;
@@ -122,6 +128,7 @@ async fn runs_as_its_user(lone: &Lone) -> Verdict {
     };
     let alone = started(lone).await?;
     let processes = alone.processes().await?;
+    still_runs(&alone).await?;
     let other = processes.iter().find(|process| process.uid != user);
     let observed = other.map_or_else(String::new, |process| {
         format!("`{}` of the user {}", process.command, process.uid)
@@ -157,6 +164,7 @@ async fn opens_its_ports_and_no_others(lone: &Lone) -> Verdict {
     );
     goes_on(lone, "the declared ports are open", &alone).await?;
     let more: Vec<u16> = alone.listening().await?.difference(&declared).copied().collect();
+    still_runs(&alone).await?;
     let expect = lone.expect("no other port is open");
     expect.holds(
         more.is_empty(),
@@ -216,6 +224,7 @@ async fn leaves_no_zombies(lone: &Lone) -> Verdict {
     // Time itself is the subject.
     sleep(patience::STAYS).await;
     let after = zombies().await?;
+    still_runs(&alone).await?;
     let expected = format!("{before} ended processes that nobody has waited for, as before");
     let expect = lone.expect("no more ended processes after a while");
     expect.holds(
@@ -263,6 +272,7 @@ async fn has_no_shell(lone: &Lone) -> Verdict {
             found.push(shell);
         }
     }
+    still_runs(&alone).await?;
     let expect = lone.expect("there is no shell");
     expect.holds(found.is_empty(), format!("none of {SHELLS:?}"), format!("{found:?}"))
 }

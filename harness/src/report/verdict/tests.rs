@@ -82,3 +82,16 @@ fn what_follows_from_another_finding_is_left_out() {
     assert_eq!(outcomes, [NotMet, Skipped, NotMet, Met, NotMet]);
     assert_eq!(report.summary.skipped, 1);
 }
+
+#[test]
+fn a_skip_does_not_make_a_good_sidecar() {
+    let mut report = report();
+    report.checks.truncate(1);
+    report.summary = Summary::of(&report.checks);
+    assert!(render(&report).starts_with("good logging sidecar: 1 of 1 MUST"));
+    let mut skipped = report.checks[0].clone();
+    skipped.outcome = OutcomeKind::Skipped;
+    report.checks.push(skipped);
+    report.summary = Summary::of(&report.checks);
+    assert!(render(&report).starts_with("logging sidecar, not judged in full: 1 of 1 MUST"));
+}
