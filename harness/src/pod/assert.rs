@@ -328,7 +328,7 @@ impl<'a> Looking<'a> {
         mut look: impl FnMut(&Line) -> Option<T>,
     ) -> anyhow::Result<Result<T, Unmet>> {
         let (container, scene) = (self.container, self.container.scene());
-        let log = scene.log(container.pod(), container.name())?;
+        let log = container.log()?;
         let mut reader = log.reader();
         reader.skip_to(self.since);
         let begun = Instant::now();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use k8s_openapi::api::core::v1::ContainerStatus;
 
-use super::log::Line;
+use super::log::{Line, Log};
 use super::{Expect, Given, Scene, state};
 use crate::timeline::Event;
 
@@ -100,7 +100,13 @@ impl Container {
     /// # Errors
     /// The Pod has no such container.
     pub fn lines(&self) -> anyhow::Result<Vec<Line>> {
-        Ok(self.scene.log(&self.pod, &self.name)?.lines())
+        Ok(self.log()?.lines())
+    }
+
+    /// Its log, which the check looks at.
+    pub(super) fn log(&self) -> anyhow::Result<Arc<Log>> {
+        self.scene.looks_at(&self.pod, &self.name);
+        self.scene.log(&self.pod, &self.name)
     }
 
     /// How many lines it has printed so far.

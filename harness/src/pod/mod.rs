@@ -166,6 +166,7 @@ impl ScenarioPod {
 
     /// What the containers recorded so far.
     pub fn timeline(&self) -> Timeline {
+        self.scene.looks_at_events();
         self.scene.timeline(&self.name)
     }
 

@@ -47,6 +47,8 @@ struct Deeds {
     deleted: BTreeSet<String>,
     assertions: Vec<Assertion>,
     measurements: Vec<Measurement>,
+    /// The containers whose logs it has looked at, by Pod and name.
+    looked_at: BTreeSet<(String, String)>,
     /// The containers' restarts when it began, by UID of the Pod and name.
     restarts: BTreeMap<(String, String), i32>,
 }
@@ -236,6 +238,24 @@ impl Scene {
 
     pub(super) fn asked_to_delete(&self, pod: &str) -> bool {
         self.deeds().deleted.contains(pod)
+    }
+
+    /// The check looks at what this container has printed.
+    pub(super) fn looks_at(&self, pod: &str, container: &str) {
+        self.deeds().looked_at.insert((pod.to_owned(), container.to_owned()));
+    }
+
+    /// The check looks at what the containers that have the agent have recorded.
+    pub(super) fn looks_at_events(&self) {
+        for (pod, _, container, _) in self.logs() {
+            if self.nonces.contains_key(&container) {
+                self.looks_at(&pod, &container);
+            }
+        }
+    }
+
+    pub(super) fn was_looked_at(&self, pod: &str, container: &str) -> bool {
+        self.deeds().looked_at.contains(&(pod.to_owned(), container.to_owned()))
     }
 
     /// A container that was restarted since the check began although the check did not end it: its Pod, its name, and its state.

@@ -239,7 +239,9 @@ impl Life<'_> {
                 if !notes.is_empty() {
                     return Err(doubt(anyhow!(notes.join("; "))));
                 }
+                // A restart shows in the status, whatever the logs have.
                 self.nothing_restarted(check, stage, Some(&mismatch))?;
+                stage.scene.looked_at_all().map_err(doubt)?;
                 Err(Finding::NotMet(mismatch))
             }
             other => other,
