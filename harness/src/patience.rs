@@ -29,6 +29,9 @@ pub const HANDLER: Duration = Duration::from_secs(15);
 /// For a proxy to find out that what it passes requests on to is back. Many try again after 10 s at the latest.
 pub const RECOVERY: Duration = Duration::from_secs(15);
 
+/// For a new address of a name to be used: a cluster's DNS may let others keep the last one for 30 s, and remembers it itself as long.
+pub const NAMES: Duration = Duration::from_secs(90);
+
 /// How long an image without work is watched.
 pub const IDLE: Duration = Duration::from_secs(3);
 

@@ -13,10 +13,10 @@ use super::NoEngine;
 use crate::cluster::engine::{self, Engine};
 use crate::display::explained;
 use crate::patience;
-use crate::profile::ImageDefaults;
+use crate::profile::{ImageDefaults, short_name};
 
-/// The name that images under judgement have in the engine and on nodes; the tag is the beginning of the image's id.
-const NAME: &str = "localhost/sidecheck-subject/image";
+/// Below this name, images under judgement have the last part of their own in the engine and on nodes; the tag is the beginning of the id.
+const NAMES: &str = "localhost/sidecheck-subject";
 
 /// An image to judge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,7 +70,7 @@ impl Subject {
             let described = inspect(&engine, text).await?;
             described.with_context(|| format!("{} does not know {text}, which it has just pulled", engine.program()))?
         };
-        subject.given = text.to_owned();
+        subject = subject.named(text);
         let mut tag = engine.command();
         tag.args(["tag", &subject.id, &subject.reference]);
         engine::run(&mut tag, patience::ENGINE)
@@ -98,6 +98,16 @@ impl Subject {
             );
         }
         Ok(())
+    }
+
+    /// The same image, as the user has named it: our name for it has the last part of that.
+    fn named(self, given: &str) -> Self {
+        let (_, start) = self.reference.rsplit_once(':').unwrap_or_default();
+        Self {
+            given: given.to_owned(),
+            reference: format!("{NAMES}/{}:{start}", short_name(given)),
+            ..self
+        }
     }
 
     /// Loads it into the nodes of a kind cluster, unless they all have it.
@@ -220,7 +230,7 @@ fn subject(image: &Value) -> anyhow::Result<Subject> {
     let digest = image["RepoDigests"][0].as_str().and_then(|name| name.split_once('@'));
     Ok(Subject {
         given: String::new(),
-        reference: format!("{NAME}:{start}"),
+        reference: format!("{NAMES}/image:{start}"),
         id: format!("sha256:{id}"),
         digest: digest.map(|(_, digest)| digest.to_owned()),
         architecture: text(&image["Architecture"]).unwrap_or_default(),
@@ -294,7 +304,7 @@ async fn load(engine: &Engine, path: &Path) -> anyhow::Result<(String, bool)> {
     let image = described(engine, first)
         .await?
         .with_context(|| format!("{first} was loaded but is not there"))?;
-    let subject = subject(&image)?;
+    let subject = subject(&image)?.named(&path.to_string_lossy());
     // Our name keeps the image while those of the archive go, or go back to what they named.
     let mut tag = engine.command();
     tag.args(["tag", &subject.id, &subject.reference]);

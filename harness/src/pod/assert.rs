@@ -26,6 +26,8 @@ pub struct Given<'a>(Looking<'a>);
 pub struct Expect<'a> {
     label: &'static str,
     about_restarts: bool,
+    /// Who is at fault; the container that is looked at, if nobody else is.
+    owed_by: Option<&'a Container>,
     looking: Looking<'a>,
 }
 
@@ -145,6 +147,7 @@ impl<'a> Expect<'a> {
         Self {
             label,
             about_restarts: false,
+            owed_by: None,
             looking: Looking::new(container),
         }
     }
@@ -164,6 +167,12 @@ impl<'a> Expect<'a> {
     /// Says that the assertion is about a restart of the container: one that nobody asked for is the finding then, not trouble.
     pub fn about_restarts(mut self) -> Self {
         self.about_restarts = true;
+        self
+    }
+
+    /// Says that another container than the one that is looked at is at fault if it does not hold.
+    pub fn owed_by(mut self, container: &'a Container) -> Self {
+        self.owed_by = Some(container);
         self
     }
 
@@ -189,6 +198,23 @@ impl<'a> Expect<'a> {
     /// `not met` if it finds nothing.
     pub async fn prints<T>(&self, what: &str, look: impl FnMut(&Line) -> Option<T>) -> Result<T, Finding> {
         self.outcome(self.looking.prints(what, look).await?)
+    }
+
+    /// Like [`Self::prints`]; the observation begins with what `observed` says then.
+    ///
+    /// # Errors
+    /// Like [`Self::prints`].
+    pub async fn prints_else<T>(
+        &self,
+        what: &str,
+        look: impl FnMut(&Line) -> Option<T>,
+        observed: impl FnOnce() -> String,
+    ) -> Result<T, Finding> {
+        let found = self.looking.prints(what, look).await?;
+        self.outcome(found.map_err(|unmet| Unmet {
+            observed: format!("{}; {}", observed(), unmet.observed),
+            ..unmet
+        }))
     }
 
     /// Asserts that a line comes that satisfies `condition`.
@@ -301,7 +327,7 @@ impl<'a> Expect<'a> {
     }
 
     fn outcome<T>(&self, found: Result<T, Unmet>) -> Result<T, Finding> {
-        let container = self.looking.container;
+        let container = self.owed_by.unwrap_or(self.looking.container);
         container
             .scene()
             .asserted(self.label, Some(container.name()), found.is_ok());

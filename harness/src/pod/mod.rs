@@ -292,6 +292,11 @@ impl ScenarioPod {
         });
     }
 
+    /// Puts a sentence into the report, if a reader may want to know it; no outcome depends on it.
+    pub fn noted(&self, note: String) {
+        self.scene.noted(note);
+    }
+
     pub(crate) fn live(&self) -> Option<Pod> {
         Some(self.state()?.pod)
     }

@@ -47,6 +47,7 @@ struct Deeds {
     deleted: BTreeSet<String>,
     assertions: Vec<Assertion>,
     measurements: Vec<Measurement>,
+    notes: Vec<String>,
     /// The containers whose logs it has looked at, by Pod and name.
     looked_at: BTreeSet<(String, String)>,
     /// The containers' restarts when it began, by UID of the Pod and name.
@@ -311,6 +312,15 @@ impl Scene {
 
     pub(super) fn measured(&self, measurement: Measurement) {
         self.deeds().measurements.push(measurement);
+    }
+
+    pub(super) fn noted(&self, note: String) {
+        self.deeds().notes.push(note);
+    }
+
+    /// What the present check has noted so far.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        self.deeds().notes.clone()
     }
 
     /// What the present check has measured so far.

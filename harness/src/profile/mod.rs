@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use flags::Overrides;
-pub use image::{CLAIMS_LABEL, ImageDefaults, ROLE_LABEL};
+pub use image::{CLAIMS_LABEL, ImageDefaults, ROLE_LABEL, short_name};
 pub use role::{Claim, Role};
 pub use section::{ConfigReload, Delivers, Health, Logging, Reloads, Resources, ReverseProxy};
 pub use value::{AbsolutePath, Capability, Period, Port, Quantity, Signal, UrlPath};

@@ -30,11 +30,13 @@ pub enum Claim {
     Rename,
     /// It delivers what main writes after it has emptied its log file in place.
     Truncation,
+    /// It reads a new log file from the start although it has the inode of one that was removed.
+    InodeReuse,
     /// It delivers the lines of several log files.
     SeveralFiles,
     /// It delivers the lines of log files that appear after it has started.
     LateFiles,
-    /// It goes on where it was after a restart, and delivers no line twice and misses none.
+    /// It goes on where it was after a restart, and misses no line.
     Resume,
     /// It waits for what is away, the sink that it sends to or the application that it tells to reload, and tries again.
     Retry,
@@ -56,13 +58,15 @@ pub enum Claim {
     Ipv6Upstream,
     /// It starts although its upstream is not there yet, and reaches it once it is.
     LateUpstream,
+    /// It starts although its upstream's name has no address yet, and finds the upstream whenever the name gets another one.
+    UpstreamByName,
     /// It passes the path and the query of a request on as they are, with all their escapes.
     PreservesPath,
     /// It answers the requests that it has accepted before it ends.
     Drain,
     /// It is ready only after main uses the configuration for the first time.
     ReadyAfterFirstSync,
-    /// It notices a change without inotify.
+    /// Without inotify, it notices a change all the same, or ends and says why.
     NoInotify,
     /// It runs as any user, also one that is not in /etc/passwd.
     ArbitraryUser,
@@ -80,6 +84,7 @@ impl Role {
             Self::Logging => &[
                 Rename,
                 Truncation,
+                InodeReuse,
                 SeveralFiles,
                 LateFiles,
                 Resume,
@@ -95,6 +100,7 @@ impl Role {
                 ForwardedHeaders,
                 Ipv6Upstream,
                 LateUpstream,
+                UpstreamByName,
                 PreservesPath,
                 Drain,
             ],

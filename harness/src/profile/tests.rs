@@ -215,10 +215,10 @@ fn broken_yaml_has_its_place() {
 #[test]
 fn what_belongs_to_another_role_is_refused() {
     assert_snapshot!(logging("user: 1\nreverseProxy:\n  listen: 80\n"), @"shipper.yaml:3:1: “reverseProxy” is for the role reverse-proxy, and the role is logging");
-    assert_snapshot!(logging("claims:\n- rename\n- drain\n"), @"shipper.yaml:4:3: role logging: unknown claim “drain”; known here: rename, truncation, several-files, late-files, resume, retry, long-lines, any-bytes, last-line-without-end, half-lines, arbitrary-user, read-only-root, no-shell");
-    assert_snapshot!(logging("claims: [renam]"), @"shipper.yaml:2:10: role logging: unknown claim “renam”; did you mean “rename”? known here: rename, truncation, several-files, late-files, resume, retry, long-lines, any-bytes, last-line-without-end, half-lines, arbitrary-user, read-only-root, no-shell");
+    assert_snapshot!(logging("claims:\n- rename\n- drain\n"), @"shipper.yaml:4:3: role logging: unknown claim “drain”; known here: rename, truncation, inode-reuse, several-files, late-files, resume, retry, long-lines, any-bytes, last-line-without-end, half-lines, arbitrary-user, read-only-root, no-shell");
+    assert_snapshot!(logging("claims: [renam]"), @"shipper.yaml:2:10: role logging: unknown claim “renam”; did you mean “rename”? known here: rename, truncation, inode-reuse, several-files, late-files, resume, retry, long-lines, any-bytes, last-line-without-end, half-lines, arbitrary-user, read-only-root, no-shell");
     assert_snapshot!(error("role: generic\nclaims: [retry]"), @"shipper.yaml:2:10: role generic: unknown claim “retry”; known here: arbitrary-user, read-only-root, no-shell");
-    assert_snapshot!(error("claims: [no-shel]"), @"shipper.yaml:1:10: unknown claim “no-shel”; did you mean “no-shell”? known here: rename, truncation, several-files, late-files, resume, retry, long-lines, any-bytes, last-line-without-end, half-lines, websocket, streaming, forwarded-headers, ipv6-upstream, late-upstream, preserves-path, drain, ready-after-first-sync, no-inotify, arbitrary-user, read-only-root, no-shell");
+    assert_snapshot!(error("claims: [no-shel]"), @"shipper.yaml:1:10: unknown claim “no-shel”; did you mean “no-shell”? known here: rename, truncation, inode-reuse, several-files, late-files, resume, retry, long-lines, any-bytes, last-line-without-end, half-lines, websocket, streaming, forwarded-headers, ipv6-upstream, late-upstream, upstream-by-name, preserves-path, drain, ready-after-first-sync, no-inotify, arbitrary-user, read-only-root, no-shell");
     read("claims: [drain]").expect("the role may come from the command line");
     let file = Source::new(Path::new("x.yaml"), "claims: [drain]".to_owned());
     let refused = file.profile(Some(Role::Generic)).expect_err("a fault");
@@ -363,7 +363,7 @@ fn a_wrong_flag_is_a_clear_error() {
     assert_snapshot!(merged(&["--mount", "/x"]), @"the role is missing: give --role, “role” in the profile, or the image's label dev.sidecheck.role; roles: logging, reverse-proxy, config-reload, generic");
     assert_snapshot!(merged(&["--role", "generic", "--mount", "/x"]), @"--mount is for the roles logging and config-reload, not for generic");
     assert_snapshot!(merged(&["--role", "generic", "--delivers", "tcp"]), @"--delivers is for the role logging, not for generic");
-    assert_snapshot!(merged(&["--role", "reverse-proxy", "--claim", "rename"]), @"claims.0: role reverse-proxy: unknown claim “rename”; known here: websocket, streaming, forwarded-headers, ipv6-upstream, late-upstream, preserves-path, drain, arbitrary-user, read-only-root, no-shell");
+    assert_snapshot!(merged(&["--role", "reverse-proxy", "--claim", "rename"]), @"claims.0: role reverse-proxy: unknown claim “rename”; known here: websocket, streaming, forwarded-headers, ipv6-upstream, late-upstream, upstream-by-name, preserves-path, drain, arbitrary-user, read-only-root, no-shell");
 }
 
 #[test]
@@ -398,7 +398,7 @@ fn the_image_says_what_the_profile_does_not() {
         format!("{:#}", Profile::default().with_defaults(&image).expect_err("a fault"))
     };
     assert_snapshot!(refused("dev.sidecheck.role", "proxy"), @"the image's label dev.sidecheck.role: unknown role “proxy”; known here: logging, reverse-proxy, config-reload, generic");
-    assert_snapshot!(refused("dev.sidecheck.claims", "drain,renam"), @"the image's label dev.sidecheck.claims: unknown claim “renam”; did you mean “rename”? known here: rename, truncation, several-files, late-files, resume, retry, long-lines, any-bytes, last-line-without-end, half-lines, websocket, streaming, forwarded-headers, ipv6-upstream, late-upstream, preserves-path, drain, ready-after-first-sync, no-inotify, arbitrary-user, read-only-root, no-shell");
+    assert_snapshot!(refused("dev.sidecheck.claims", "drain,renam"), @"the image's label dev.sidecheck.claims: unknown claim “renam”; did you mean “rename”? known here: rename, truncation, inode-reuse, several-files, late-files, resume, retry, long-lines, any-bytes, last-line-without-end, half-lines, websocket, streaming, forwarded-headers, ipv6-upstream, late-upstream, upstream-by-name, preserves-path, drain, ready-after-first-sync, no-inotify, arbitrary-user, read-only-root, no-shell");
     let named = ImageDefaults {
         user: Some("nginx".to_owned()),
         ..ImageDefaults::default()
@@ -534,7 +534,7 @@ fn examples_are_valid_and_have_every_field() {
     #claims:
     #- retry                   # It waits for what is away, the sink that it sends to or the application that it tells to reload, and tries again.
     #- ready-after-first-sync  # It is ready only after main uses the configuration for the first time.
-    #- no-inotify              # It notices a change without inotify.
+    #- no-inotify              # Without inotify, it notices a change all the same, or ends and says why.
     #- arbitrary-user          # It runs as any user, also one that is not in /etc/passwd.
     #- read-only-root          # It does all its work with a read-only root file system.
     #- no-shell                # There is no shell in the image.

@@ -341,7 +341,7 @@ impl Stage {
             verdict,
             assertions: self.scene.assertions(),
             measurements: self.scene.measurements(),
-            notes: notes.to_vec(),
+            notes: [notes, &self.scene.notes()].concat(),
             node: self.pod.state().and_then(|state| state.pod.spec?.node_name),
             timeline: self.pod.timeline(),
             duration: began.elapsed(),

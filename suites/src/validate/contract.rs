@@ -181,6 +181,8 @@ async fn refuses_a_bad_configuration(lone: &Lone) -> Verdict {
             "the profile has no badFiles, a configuration that is wrong".to_owned(),
         ));
     }
+    // What does not start with the right texts says nothing about wrong ones.
+    started(lone).await?;
     let bad = profile
         .bad_files
         .iter()

@@ -1,5 +1,6 @@
 //! Log shippers: what main writes to a file arrives where the profile says, all of it.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -7,8 +8,8 @@ use futures::future::try_join_all;
 use regex::Regex;
 use sidecheck::agent;
 use sidecheck::agent::Statement;
-use sidecheck::pod::Line;
-use sidecheck::profile::Delivers;
+use sidecheck::pod::{Expect, Line};
+use sidecheck::profile::{Claim, Delivers};
 use sidecheck::{Container, Finding, ScenarioPod, Verdict, patience};
 
 use crate::properties::WORKS;
@@ -33,6 +34,8 @@ crate::role! {
     own {
         resumes_without_loss [Classic, Native],
         waits_for_a_sink_that_is_away [Classic, Native],
+        a_kill_loses_nothing [Classic, Native],
+        a_new_file_with_an_old_inode_is_read [Classic, Native],
     }
 }
 
@@ -50,6 +53,7 @@ const NO_LOSS: &str = "every line arrives";
 
 /// Where the sidecar delivers.
 struct Delivery {
+    sidecar: Container,
     to: Container,
     /// The lines that have been delivered so far.
     since: usize,
@@ -57,23 +61,25 @@ struct Delivery {
 
 impl Delivery {
     /// From now on.
-    fn of(pod: &ScenarioPod) -> Result<Self, Finding> {
+    fn of(pod: &ScenarioPod) -> anyhow::Result<Self> {
         let mut delivery = Self::from_the_start(pod)?;
         delivery.since = delivery.to.line_count()?;
         Ok(delivery)
     }
 
-    fn from_the_start(pod: &ScenarioPod) -> Result<Self, Finding> {
+    fn from_the_start(pod: &ScenarioPod) -> anyhow::Result<Self> {
+        let sidecar = pod.sidecar();
         let to = match pod.profile()?.logging().delivers {
-            Delivers::Stdout => pod.sidecar(),
-            Delivers::File(_) => {
-                return Err(Finding::Skipped(
-                    "nobody reads yet what is delivered to a file".to_owned(),
-                ));
-            }
+            Delivers::Stdout => sidecar.clone(),
             _ => pod.container("sink"),
         };
-        Ok(Self { to, since: 0 })
+        Ok(Self { sidecar, to, since: 0 })
+    }
+
+    /// What the sidecar owes where it delivers.
+    fn expect(&self, label: &'static str) -> Expect<'_> {
+        let expect = self.to.expect(label).owed_by(&self.sidecar);
+        expect.after(self.since).within(patience::DELIVERY)
     }
 
     /// Goes through what arrives until `look` finds something.
@@ -83,8 +89,7 @@ impl Delivery {
         what: &str,
         mut look: impl FnMut(&str) -> Option<T>,
     ) -> Result<T, Finding> {
-        let expect = self.to.expect(label).after(self.since).within(patience::DELIVERY);
-        expect.prints(what, |line| look(record(line)?)).await
+        self.expect(label).prints(what, |line| look(record(line)?)).await
     }
 
     /// Waits for a record with that text; returns the record.
@@ -96,16 +101,10 @@ impl Delivery {
 
     /// The numbers of the lines `word N` that arrive before `marker` does, in this order.
     async fn numbers(&self, label: &'static str, word: &str, marker: &str) -> Result<Vec<u64>, Finding> {
-        let (line, mut numbers) = (
-            Regex::new(&format!(r"\b{word} (\d+)\b")).map_err(anyhow::Error::from)?,
-            Vec::new(),
-        );
+        let (line, mut numbers) = (numbered(word)?, Vec::new());
         let what = format!("a record with “{marker}” after the lines “{word} 1” and so on");
         self.brings(label, &what, |record| {
-            let found = line
-                .captures_iter(record)
-                .filter_map(|found| found[1].parse::<u64>().ok());
-            numbers.extend(found);
+            numbers.extend(numbers_in(record, &line));
             record.contains(marker).then_some(())
         })
         .await?;
@@ -123,18 +122,37 @@ impl Delivery {
         let observed =
             observed.or_else(|| wrong.map(|pair| format!("“{word} {}” before “{word} {}”", pair[0], pair[1])));
         let expected = format!("the lines “{word} 1” to “{word} {count}”");
-        let expect = self.to.expect(EVERY_LINE);
+        let expect = self.expect(EVERY_LINE);
         expect.holds(observed.is_none(), expected, observed.unwrap_or_default())
     }
 
-    /// The lines `word 1` to `word COUNT` arrive before `marker` does, some of them perhaps twice.
-    async fn loses_none(&self, word: &str, count: u64, marker: &str) -> Verdict {
-        let numbers = self.numbers(NO_LOSS, word, marker).await?;
-        let missing = missing(&numbers, word, count);
-        let expected = format!("the lines “{word} 1” to “{word} {count}”");
-        let expect = self.to.expect(NO_LOSS);
-        expect.holds(missing.is_none(), expected, missing.unwrap_or_default())
+    /// The lines `word 1` to `word COUNT` arrive, in any order and some of them perhaps twice; how many do is noted.
+    async fn loses_none(&self, pod: &ScenarioPod, word: &str, count: u64) -> Verdict {
+        let (line, seen) = (numbered(word)?, RefCell::new(Vec::new()));
+        let look = |line_of_log: &Line| {
+            let mut seen = seen.borrow_mut();
+            seen.extend(numbers_in(record(line_of_log)?, &line));
+            (seen.len() as u64 >= count && missing(&seen, word, count).is_none()).then_some(())
+        };
+        let observed = || missing(&seen.borrow(), word, count).unwrap_or_default();
+        let what = format!("the lines “{word} 1” to “{word} {count}”");
+        self.expect(NO_LOSS).prints_else(&what, look, observed).await?;
+        let again = seen.borrow().len() as u64 - count;
+        if again > 0 {
+            pod.noted(format!("{again} of {count} lines arrived again"));
+        }
+        Ok(())
     }
+}
+
+/// The lines `word N`, with their numbers.
+fn numbered(word: &str) -> anyhow::Result<Regex> {
+    Ok(Regex::new(&format!(r"\b{word} (\d+)\b"))?)
+}
+
+/// The numbers of the lines in a record.
+fn numbers_in(record: &str, line: &Regex) -> impl Iterator<Item = u64> {
+    line.captures_iter(record).filter_map(|found| found[1].parse().ok())
 }
 
 /// Which of the lines `word 1` to `word COUNT` have not arrived.
@@ -198,7 +216,7 @@ async fn long_lines_stay_whole(pod: &ScenarioPod) -> Verdict {
     main.arrange(agent::append_text(LOG, &line)).await?;
     let record = delivery.brings_text("a long line arrives", "long-begin").await?;
     let observed = format!("a record of {} bytes that ends with “{}”", record.len(), tail(&record));
-    delivery.to.expect("a long line is one record").holds(
+    delivery.expect("a long line is one record").holds(
         record.contains(&line),
         format!("one record with all {} bytes", line.len()),
         observed,
@@ -228,7 +246,7 @@ async fn any_bytes_pass(pod: &ScenarioPod) -> Verdict {
         })
         .await?;
     delivery.brings_lines("bytes", 3, "the end of the bytes").await?;
-    let expect = delivery.to.expect("a line with other bytes is one record");
+    let expect = delivery.expect("a line with other bytes is one record");
     expect.holds(whole, "one record from “bytes 2” to “au lait”", "no such record")
 }
 
@@ -276,7 +294,7 @@ async fn half_lines_are_not_glued(pod: &ScenarioPod) -> Verdict {
             record.contains(marker).then_some(())
         })
         .await?;
-    let expect = delivery.to.expect("no half line is glued to another");
+    let expect = delivery.expect("no half line is glued to another");
     expect.holds(glued.is_none(), "two records", glued.unwrap_or_default())?;
     delivery
         .brings_text("a half line is completed", "half 1 first-part")
@@ -338,9 +356,8 @@ async fn resumes_without_loss(pod: &ScenarioPod) -> Verdict {
     let (main, sidecar, delivery) = (pod.main(), pod.sidecar(), Delivery::of(pod)?);
     let (signal, before) = (pod.profile()?.stop_signal(), sidecar.run()?);
     let write = async {
-        main.arrange(agent::append(LOG, LINES).of("resumed").every(PACE).quietly())
-            .await?;
-        mark(&main, "the end of what was resumed").await
+        let lines = agent::append(LOG, LINES).of("resumed").every(PACE).quietly();
+        main.arrange(lines).await
     };
     let restart = async {
         delivery.brings_text(NO_LOSS, "resumed 100").await?;
@@ -350,31 +367,81 @@ async fn resumes_without_loss(pod: &ScenarioPod) -> Verdict {
     let (written, restarted) = tokio::join!(write, restart);
     written?;
     restarted?;
-    delivery
-        .loses_none("resumed", LINES, "the end of what was resumed")
-        .await
+    delivery.loses_none(pod, "resumed", LINES).await
+}
+
+/// Where a sidecar that delivers over the network does, and whether by requests; nothing if it does not.
+fn sink_of(pod: &ScenarioPod) -> anyhow::Result<Option<(&'static str, bool)>> {
+    Ok(match pod.profile()?.logging().delivers {
+        Delivers::Stdout | Delivers::File(_) => None,
+        Delivers::Http => Some((HTTP_SINK, true)),
+        Delivers::Tcp | Delivers::Syslog => Some((SINK, false)),
+    })
 }
 
 /// Nobody listens for eight seconds, in which main writes.
 async fn waits_for_a_sink_that_is_away(pod: &ScenarioPod) -> Verdict {
     const AWAY: Duration = Duration::from_secs(8);
     let (main, delivery) = (pod.main(), Delivery::of(pod)?);
-    let delivers = pod.profile()?.logging().delivers;
-    if matches!(delivers, Delivers::Stdout | Delivers::File(_)) {
+    let Some((address, http)) = sink_of(pod)? else {
         return Err(Finding::NotApplicable(
             "the image delivers to nobody who could be away".to_owned(),
         ));
-    }
+    };
     main.arrange(agent::append(LOG, 10).of("away")).await?;
     delivery.brings_text(NO_LOSS, "away 10").await?;
-    let (http, address) = match delivers {
-        Delivers::Http => (true, HTTP_SINK),
-        _ => (false, SINK),
-    };
     delivery.to.arrange(agent::sink_close(address)).await?;
     main.arrange(agent::append(LOG, 2_000).of("away").quietly()).await?;
     main.arrange(agent::pause(AWAY)).await?;
     delivery.to.arrange(agent::sink(address, http)).await?;
-    mark(&main, "the end of what was away").await?;
-    delivery.loses_none("away", 2_010, "the end of what was away").await
+    delivery.loses_none(pod, "away", 2_010).await
+}
+
+/// It is killed while it has lines that nobody takes, if it delivers over the network. Nobody can handle SIGKILL.
+async fn a_kill_loses_nothing(pod: &ScenarioPod) -> Verdict {
+    let (main, sidecar, delivery) = (pod.main(), pod.sidecar(), Delivery::of(pod)?);
+    let (sink, waits) = (sink_of(pod)?, pod.profile()?.claims(Claim::Retry));
+    if sink.is_some() && !waits {
+        let reason = "the sink is away meanwhile, and the profile does not claim “retry”";
+        return Err(Finding::NotApplicable(reason.to_owned()));
+    }
+    main.arrange(agent::append(LOG, 10).of("killed")).await?;
+    delivery.brings_text(NO_LOSS, "killed 10").await?;
+    if let Some((address, _)) = sink {
+        delivery.to.arrange(agent::sink_close(address)).await?;
+    }
+    main.arrange(agent::append(LOG, 1_000).of("killed").quietly()).await?;
+    kill(&sidecar).await?;
+    main.arrange(agent::append(LOG, 10).of("killed")).await?;
+    if let Some((address, http)) = sink {
+        delivery.to.arrange(agent::sink(address, http)).await?;
+    }
+    delivery.loses_none(pod, "killed", 1_020).await
+}
+
+/// The sidecar is killed; while it is away, its file is removed, and another one of the same name gets the inode.
+async fn a_new_file_with_an_old_inode_is_read(pod: &ScenarioPod) -> Verdict {
+    /// For it to write down how far it is.
+    const REST: Duration = Duration::from_secs(5);
+    let (main, sidecar, delivery) = (pod.main(), pod.sidecar(), Delivery::of(pod)?);
+    let (file, new) = ("/logs/recycled.log", "/logs/.recycled");
+    main.arrange(agent::append(file, 20).of("old")).await?;
+    delivery.brings_text(NO_LOSS, "old 20").await?;
+    main.arrange(agent::pause(REST)).await?;
+    kill(&sidecar).await?;
+    let recycled = main.arrange(agent::recycle(file, new)).await?;
+    if recycled.fields.get("same") != Some(&true.into()) {
+        let reason = "the file system gives no inode again, or the sidecar keeps a removed file open";
+        return Err(Finding::NotApplicable(reason.to_owned()));
+    }
+    main.arrange(agent::append(new, 100).of("new").quietly()).await?;
+    main.arrange(agent::rename(new, file)).await?;
+    delivery.loses_none(pod, "new", 100).await
+}
+
+/// Ends the sidecar's first process at once; its Pod's processes share a namespace, in which that is no PID 1.
+async fn kill(sidecar: &Container) -> anyhow::Result<()> {
+    let run = sidecar.run()?;
+    sidecar.end_first_process("KILL").await?;
+    sidecar.run_ended(&run).await
 }

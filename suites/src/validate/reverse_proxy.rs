@@ -34,6 +34,7 @@ crate::role! {
     own {
         starts_before_main [Classic, Native],
         reaches_main_by_ipv6 [Classic, Native],
+        follows_its_upstreams_name [Classic, Native],
     }
 }
 
@@ -415,6 +416,29 @@ async fn starts_before_main(pod: &ScenarioPod) -> Verdict {
     early.says_that_main_is_away(pod)?;
     main.arrange(agent::echo(MAIN)).await?;
     main_answers(pod, "main answers once it is there", patience::RECOVERY).await
+}
+
+/// The upstream's name has no address at first, then that of one Pod, then that of another one which takes the first one's place.
+async fn follows_its_upstreams_name(pod: &ScenarioPod) -> Verdict {
+    const UPSTREAM: &str = "[::]:18080";
+    let (main, sidecar, ask) = (pod.main(), pod.sidecar(), agent::ask("GET", through(pod, "/echo")?));
+    let early = Exchange::of(&main, ask.clone()).await?;
+    early.says_that_main_is_away(pod)?;
+    for name in ["first", "second"] {
+        let selector = json!({"spec": {"selector": {"upstream": name}}});
+        pod.patch("v1", "Service", "upstream", &selector).await?;
+        let expect = sidecar.expect("it finds its upstream").within(patience::NAMES);
+        let what = format!("an answer of the Pod {name} through the proxy");
+        expect
+            .eventually(&what, async || {
+                let exchange = Exchange::of(&main, ask.clone()).await?;
+                let answered = exchange.arrived()["host"] == name;
+                Ok(answered.then_some(()).ok_or(exchange.event.to_string()))
+            })
+            .await?;
+        pod.other(name).main().arrange(agent::echo_close(UPSTREAM)).await?;
+    }
+    Ok(())
 }
 
 /// Main's name has an address at which nobody listens, and another one.
