@@ -15,6 +15,9 @@ use tempfile::TempDir;
 /// The good log shipper.
 const REFERENCE: &str = "fixtures/validate/logging/reference.yaml";
 
+/// The good reloader.
+const RELOADER: &str = "fixtures/validate/config-reload/reference.yaml";
+
 /// What a call has said.
 struct Said {
     code: Option<i32>,
@@ -117,4 +120,45 @@ fn an_image_that_needs_the_api_is_not_judged_as_a_sidecar() {
     );
     assert_eq!(said.code, Some(0), "{}", said.text);
     assert_eq!(said.outcomes(), ["notApplicable", "notApplicable"]);
+}
+
+#[rstest]
+#[case::stdout("--to=stdout", "delivers: stdout")]
+#[case::http("--to=http://{{sink.host}}:{{sink.port}}/", "delivers: http")]
+#[case::syslog("--to=syslog+tcp://{{sink.host}}:{{sink.port}}", "delivers: syslog")]
+#[case::file("--to=file:///out/all.log", "delivers: {file: /out/all.log}")]
+fn every_way_to_deliver_is_judged(#[case] to: &str, #[case] delivers: &str) {
+    let changes = [
+        ("--to=tcp://{{sink.host}}:{{sink.port}}", to),
+        ("delivers: tcp", delivers),
+    ];
+    let checks = ["works-as-soon", "rotation-by-rename", "a-kill"];
+    all_met(REFERENCE, &changes, &checks, 6);
+}
+
+#[rstest]
+#[case::signal("--signal=HUP\n- --process=app", "reloads: {signal: SIGHUP, process: app}")]
+#[case::file("--copy-to=/out/app.conf\n- --from=app.conf", "reloads: {file: /out/app.conf}")]
+fn every_way_to_reload_is_judged(#[case] by: &str, #[case] reloads: &str) {
+    let changes = [("--url={{reload.url}}", by), ("reloads: http", reloads)];
+    let checks = ["works-as-soon", "a-reload-finds", "restarts-alone"];
+    all_met(RELOADER, &changes, &checks, 6);
+}
+
+/// Validates the specimen with a reference's profile that is changed in these places.
+fn all_met(reference: &str, changes: &[(&str, &str)], checks: &[&str], count: usize) {
+    let mut text = fs::read_to_string(environment::root().join(reference)).expect("a profile");
+    for (from, to) in changes {
+        assert!(text.contains(from), "{from} is not in {reference}");
+        text = text.replace(from, to);
+    }
+    let folder = TempDir::new().expect("a folder");
+    let profile = folder.path().join("profile.yaml");
+    fs::write(&profile, text).expect("a profile");
+    let name = changes[1].1.replace(|letter: char| !letter.is_ascii_alphanumeric(), "");
+    let said = validate(
+        &name,
+        &[&["--profile", profile.to_str().expect("a path")], checks].concat(),
+    );
+    assert_eq!(said.outcomes(), vec!["met"; count], "{}", said.text);
 }

@@ -71,6 +71,13 @@ macro_rules! role {
                 becomes_ready => crate::validate::properties::becomes_ready;
                 works_as_soon_as_it_is_ready => super::works;
                 $($shared => super::$shared;)*
+                leaves_no_zombies => async |pod: &ScenarioPod| {
+                    // By itself too, it has something to do.
+                    for _ in 0..crate::validate::properties::ROUNDS {
+                        super::works(pod).await?;
+                    }
+                    crate::validate::properties::leaves_no_zombies(pod).await
+                };
                 survives_mains_restart => async |pod: &ScenarioPod| {
                     crate::validate::properties::survives_mains_restart(pod).await?;
                     super::works(pod).await

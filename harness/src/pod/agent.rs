@@ -30,8 +30,21 @@ pub struct Identity {
     pub interfaces: std::collections::BTreeMap<String, Vec<String>>,
     /// The kernel's number of each namespace: `net`, `pid`, `ipc`, `mnt`, `uts`, `user`; none if the container may not see it.
     pub namespaces: std::collections::BTreeMap<String, Option<u64>>,
+    /// The processes that it sees.
+    pub processes: Vec<Process>,
     /// The container's first process.
     pub first_process: FirstProcess,
+}
+
+/// A process that a container sees.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
+pub struct Process {
+    /// Its number.
+    pub pid: i32,
+    /// The name that the kernel knows it by.
+    pub name: String,
+    /// The kernel's letter for what it does: `Z` if it has ended and its parent has not waited for it.
+    pub state: char,
 }
 
 /// A container's first process. No two have the same one: a number may be given again, the time of its start may not.

@@ -30,7 +30,7 @@ use crate::timeline::Timeline;
 use http::Connections;
 use state::PodState;
 
-pub use agent::{FirstProcess, Identity};
+pub use agent::{FirstProcess, Identity, Process};
 pub use assert::{Expect, Given};
 pub use container::{Container, Run};
 pub use exec::ExecOutput;

@@ -8,6 +8,9 @@ use sidecheck::{Container, ScenarioPod, Verdict, patience};
 
 use crate::properties::restarts_alone as restarts;
 
+/// How often the sidecar does its work before what that leaves behind is counted; most checks of its Pod came before.
+pub const ROUNDS: usize = 5;
+
 /// The sidecar is ready, as has just been waited for, and stays so for a while: one without a probe counts as ready as soon as it runs.
 pub async fn becomes_ready(pod: &ScenarioPod) -> Verdict {
     let sidecar = pod.sidecar();
@@ -27,6 +30,21 @@ pub async fn becomes_ready(pod: &ScenarioPod) -> Verdict {
 pub async fn survives_mains_restart(pod: &ScenarioPod) -> Verdict {
     let main = pod.main();
     restarts(&main, &pod.sidecar(), async || Ok(main.end_by(agent::exit(1)).await?)).await
+}
+
+/// After its work, no process has ended that its parent does not wait for.
+pub async fn leaves_no_zombies(pod: &ScenarioPod) -> Verdict {
+    let sidecar = pod.sidecar();
+    let expect = sidecar.expect("no ended process stays");
+    expect
+        .eventually("no ended processes", async || {
+            let processes = sidecar.identity().await?.processes.into_iter();
+            let ended = processes.filter(|process| process.state == 'Z');
+            let names: Vec<String> = ended.map(|process| process.name).collect();
+            let observed = format!("{} ended processes that nobody has waited for: {names:?}", names.len());
+            Ok(names.is_empty().then_some(()).ok_or(observed))
+        })
+        .await
 }
 
 /// The sidecar's first process gets its stop signal, ends and starts again while main stays what it was.
