@@ -155,7 +155,8 @@ fn all_met(reference: &str, changes: &[(&str, &str)], checks: &[&str], count: us
     let folder = TempDir::new().expect("a folder");
     let profile = folder.path().join("profile.yaml");
     fs::write(&profile, text).expect("a profile");
-    let name = changes[1].1.replace(|letter: char| !letter.is_ascii_alphanumeric(), "");
+    let letters = changes[1].1.chars().filter(char::is_ascii_lowercase);
+    let name: String = letters.take(15).collect();
     let said = validate(
         &name,
         &[&["--profile", profile.to_str().expect("a path")], checks].concat(),
