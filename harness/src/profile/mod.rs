@@ -155,16 +155,20 @@ impl Profile {
         self.startup = given.startup.or(self.startup);
         self.claims = some(given.claims).or(self.claims);
         if let Some(mount) = given.mount {
-            match self.role()? {
+            match self
+                .role
+                .context("--mount needs --role too, or a profile that says the role")?
+            {
                 Role::Logging => self.logging.get_or_insert_default().mount = mount,
                 Role::ConfigReload => self.config_reload.get_or_insert_default().mount = mount,
                 role => bail!("--mount is for the roles logging and config-reload, not for {role}"),
             }
         }
         if let Some(delivers) = given.delivers {
-            match self.role()? {
-                Role::Logging => self.logging.get_or_insert_default().delivers = delivers,
-                role => bail!("--delivers is for the role logging, not for {role}"),
+            match self.role {
+                // If the image's label says another role, that is found out then.
+                None | Some(Role::Logging) => self.logging.get_or_insert_default().delivers = delivers,
+                Some(role) => bail!("--delivers is for the role logging, not for {role}"),
             }
         }
         self.checked()

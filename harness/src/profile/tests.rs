@@ -360,7 +360,7 @@ fn a_wrong_flag_is_a_clear_error() {
         let merged = Profile::default().merge(&flags(arguments).expect("flags"));
         merged.expect_err("a fault").to_string()
     };
-    assert_snapshot!(merged(&["--mount", "/x"]), @"the role is missing: give --role, “role” in the profile, or the image's label dev.sidecheck.role; roles: logging, reverse-proxy, config-reload, generic");
+    assert_snapshot!(merged(&["--mount", "/x"]), @"--mount needs --role too, or a profile that says the role");
     assert_snapshot!(merged(&["--role", "generic", "--mount", "/x"]), @"--mount is for the roles logging and config-reload, not for generic");
     assert_snapshot!(merged(&["--role", "generic", "--delivers", "tcp"]), @"--delivers is for the role logging, not for generic");
     assert_snapshot!(merged(&["--role", "reverse-proxy", "--claim", "rename"]), @"claims.0: role reverse-proxy: unknown claim “rename”; known here: websocket, streaming, forwarded-headers, ipv6-upstream, late-upstream, upstream-by-name, preserves-path, drain, arbitrary-user, read-only-root, no-shell");

@@ -161,14 +161,15 @@ fn facts(report: &Report, subject: &SubjectFacts) -> Vec<(&'static str, String)>
         ref claims => claims.join(", "),
     };
     facts.push(("claims", claims));
-    let cluster = &report.cluster;
-    facts.push((
-        "cluster",
-        format!(
+    // Who looks at an image alone needs no cluster.
+    if report.checks.iter().any(|check| check.shape != Shape::Alone) {
+        let cluster = &report.cluster;
+        let text = format!(
             "Kubernetes {} · {} · {}",
             cluster.version, cluster.distribution, cluster.runtime
-        ),
-    ));
+        );
+        facts.push(("cluster", text));
+    }
     for shape in [Shape::Alone, Shape::Classic, Shape::Native] {
         let checks: Vec<&CheckResult> = report.checks.iter().filter(|check| check.shape == shape).collect();
         if checks.is_empty() {

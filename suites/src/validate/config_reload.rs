@@ -310,38 +310,41 @@ async fn a_change_is_noticed_without_inotify(pod: &ScenarioPod) -> Verdict {
     let (sidecar, before) = (pod.sidecar(), pod.sidecar().run()?);
     pod.container("hog").arrange(agent::inotify_hog()).await?;
     sidecar.end_first_process(pod.profile()?.stop_signal()).await?;
-    let Some(code) = next_run(&sidecar, &before).await? else {
-        return follows(pod, NOTICES, "a text without inotify").await;
-    };
-    let says = sidecar.lines()?.iter().any(|line| line.run > before.restarts);
-    let observed = format!(
-        "it ended with code {code}, and {}",
-        if says { "said why" } else { "no word" }
-    );
+    pod.until("the sidecar's next run", |_| has_begun_again(&sidecar, &before))
+        .await?;
+    let (told, text) = (Told::of(pod)?, "a text without inotify");
+    publish(pod, text).await?;
+    let main = pod.main();
     let expect = sidecar.expect(NOTICES);
-    expect.holds(code != 0 && says, "a word, and another code than 0", observed)
-}
-
-/// Waits until the run after `before` is ready, or has ended: with this code.
-async fn next_run(sidecar: &Container, before: &Run) -> anyhow::Result<Option<i32>> {
-    let given = sidecar.given().within(patience::RESTART);
-    given
-        .eventually("a run that is ready or has ended", async || {
-            let status = sidecar.status().filter(|status| status.restart_count > before.restarts);
-            let Some(status) = status else {
-                return Ok(Err("the sidecar was not restarted".to_owned()));
-            };
-            let runs = status.state.as_ref().is_some_and(|state| state.running.is_some());
-            let ends = [status.state, status.last_state].into_iter().flatten();
-            let code = ends
-                .filter_map(|state| state.terminated)
-                .map(|ended| ended.exit_code)
-                .next();
-            Ok(match code {
-                _ if status.ready => Ok(None),
-                Some(code) if !runs => Ok(Some(code)),
-                _ => Err("the sidecar is not ready".to_owned()),
+    expect
+        .eventually("that main is told, or an end with an error and a word,", async || {
+            let lines = main.lines()?;
+            let is_told = lines.iter().any(|line| told.read(line) == Some((text, "loaded")));
+            let says = sidecar.lines()?.iter().any(|line| line.run > before.restarts);
+            Ok(match ended_again(&sidecar, &before) {
+                _ if is_told => Ok(()),
+                Some(code) if code != 0 && says => Ok(()),
+                Some(code) => Err(format!("it ended with code {code}; {}", sidecar.last_words())),
+                None => Err(format!("it runs on, and main is not told; {}", sidecar.last_words())),
             })
         })
         .await
+}
+
+/// Whether a run after `before` has begun.
+fn has_begun_again(sidecar: &Container, before: &Run) -> bool {
+    let status = sidecar.status();
+    status.is_some_and(|status| status.restart_count > before.restarts)
+}
+
+/// The code with which a run after `before` has ended, if one has.
+fn ended_again(sidecar: &Container, before: &Run) -> Option<i32> {
+    let status = sidecar
+        .status()
+        .filter(|status| status.restart_count > before.restarts)?;
+    let (now, last) = (status.state?, status.last_state);
+    // While the first of them runs, the last end is that of `before`.
+    let first_runs = now.running.is_some() && status.restart_count == before.restarts + 1;
+    let ended = now.terminated.or(last.and_then(|last| last.terminated));
+    ended.filter(|_| !first_runs).map(|ended| ended.exit_code)
 }
