@@ -87,9 +87,12 @@ async fn an_image_is_found_by_its_name_and_described() -> Result<()> {
     assert!(subject.fits("s390x").is_err());
 
     assert!(engine.has_image(&subject.reference).await?);
-    assert_eq!(Subject::obtain(&subject.id).await?.reference, subject.reference);
-    subject.remove_tag(&engine).await?;
-    assert!(!engine.has_image(&subject.reference).await? && engine.has_image(NGINX).await?);
+    let by_id = Subject::obtain(&subject.id).await?;
+    assert_eq!(by_id.reference, subject.reference.replace("/nginx:", "/image:"));
+    for subject in [subject, by_id] {
+        subject.remove_tag(&engine).await?;
+        assert!(!engine.has_image(&subject.reference).await? && engine.has_image(NGINX).await?);
+    }
     Ok(())
 }
 

@@ -44,7 +44,8 @@ pub fn short_name(image: &str) -> String {
         .take(LONGEST)
         .collect();
     match name.trim_end_matches('-') {
-        "" => "image".to_owned(),
+        // An id is no name.
+        "" | "sha256" => "image".to_owned(),
         name => name.to_owned(),
     }
 }
@@ -60,6 +61,7 @@ mod tests {
     #[case("localhost/sidecheck/specimen:v1", "specimen")]
     #[case("registry:5000/My_Shipper", "my-shipper")]
     #[case("/tmp/1.tar", "image")]
+    #[case("sha256:0123", "image")]
     #[case("./out/shipper.oci.tar", "shipper")]
     fn a_short_name_can_be_a_service(#[case] image: &str, #[case] name: &str) {
         assert_eq!(short_name(image), name);
