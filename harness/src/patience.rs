@@ -26,7 +26,7 @@ pub const STAYS: Duration = Duration::from_secs(2);
 /// For the first process of a container that is ready to have a handler for a signal.
 pub const HANDLER: Duration = Duration::from_secs(15);
 
-/// For a proxy to find out that what it passes requests on to is back. Many try again after 10 s at the latest.
+/// For a proxy to find out that what it passes requests on to is back, and for a reloader that main listens. Many try again after 10 s at the latest.
 pub const RECOVERY: Duration = Duration::from_secs(15);
 
 /// For a new address of a name to be used: a cluster's DNS may let others keep the last one for 30 s, and remembers it itself as long.

@@ -53,6 +53,8 @@ struct Told {
     file: Option<String>,
     /// The lines of main that are left out.
     since: usize,
+    /// How long it may take.
+    within: Duration,
 }
 
 impl Told {
@@ -68,7 +70,13 @@ impl Told {
             }
         };
         let since = main.line_count()?;
-        Ok(Self { main, by, file, since })
+        Ok(Self {
+            main,
+            by,
+            file,
+            since,
+            within: patience::REACTION,
+        })
     }
 
     /// What main has read because it was told to, if that is what the line says, and what main thinks of it: `loaded` or `refused`.
@@ -85,7 +93,7 @@ impl Told {
         what: &str,
         mut look: impl FnMut(&str, &str) -> Option<T>,
     ) -> Result<T, Finding> {
-        let expect = self.main.expect(label).after(self.since);
+        let expect = self.main.expect(label).after(self.since).within(self.within);
         let look = |line: &Line| self.read(line).and_then(|(text, how)| look(text, how));
         expect.prints(what, look).await
     }
@@ -260,7 +268,11 @@ async fn an_invalid_text_does_no_harm(pod: &ScenarioPod) -> Verdict {
 async fn a_late_main_is_told(pod: &ScenarioPod) -> Verdict {
     const LATE: Duration = Duration::from_secs(6);
     by_request(pod)?;
-    let (main, told, text) = (pod.main(), Told::of(pod)?, "a text before main listens");
+    let (main, text) = (pod.main(), "a text before main listens");
+    let told = Told {
+        within: patience::RECOVERY,
+        ..Told::of(pod)?
+    };
     publish(pod, text).await?;
     main.arrange(agent::pause(LATE)).await?;
     main.arrange(agent::app(CONFIG, RELOAD)).await?;
