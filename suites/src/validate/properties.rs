@@ -3,6 +3,7 @@
 use anyhow::Context;
 use sidecheck::agent;
 use sidecheck::image::signal_number;
+use sidecheck::pod::Process;
 use sidecheck::pod::state::is_ready;
 use sidecheck::{Container, ScenarioPod, Verdict, patience};
 
@@ -39,10 +40,16 @@ pub async fn leaves_no_zombies(pod: &ScenarioPod) -> Verdict {
     expect
         .eventually("no ended processes", async || {
             let processes = sidecar.identity().await?.processes.into_iter();
-            let ended = processes.filter(|process| process.state == 'Z');
-            let names: Vec<String> = ended.map(|process| process.name).collect();
-            let observed = format!("{} ended processes that nobody has waited for: {names:?}", names.len());
-            Ok(names.is_empty().then_some(()).ok_or(observed))
+            let ended: Vec<Process> = processes.filter(|process| process.state == 'Z').collect();
+            Ok(match ended.first() {
+                None => Ok(()),
+                Some(one) => {
+                    let (count, name) = (ended.len(), &one.name);
+                    Err(format!(
+                        "{count} ended processes that nobody has waited for, such as “{name}”"
+                    ))
+                }
+            })
         })
         .await
 }
