@@ -351,12 +351,9 @@ fn has_begun_again(sidecar: &Container, before: &Run) -> bool {
 
 /// The code with which a run after `before` has ended, if one has.
 fn ended_again(sidecar: &Container, before: &Run) -> Option<i32> {
-    let status = sidecar
-        .status()
-        .filter(|status| status.restart_count > before.restarts)?;
-    let (now, last) = (status.state?, status.last_state);
-    // While the first of them runs, the last end is that of `before`.
-    let first_runs = now.running.is_some() && status.restart_count == before.restarts + 1;
-    let ended = now.terminated.or(last.and_then(|last| last.terminated));
-    ended.filter(|_| !first_runs).map(|ended| ended.exit_code)
+    let status = sidecar.status()?;
+    let ends = [status.state, status.last_state].into_iter().flatten();
+    let mut ends = ends.filter_map(|state| state.terminated);
+    let ended = ends.find(|ended| ended.container_id.as_ref() != Some(&before.container_id))?;
+    Some(ended.exit_code)
 }
