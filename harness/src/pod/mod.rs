@@ -175,11 +175,14 @@ impl ScenarioPod {
     /// # Errors
     /// It does not become ready: an [`Unready`] that tells every container's state, and the last words of one that fails.
     pub async fn ready(&self) -> anyhow::Result<()> {
-        let limit = self
-            .profile
-            .as_ref()
-            .map_or(patience::READY, |profile| profile.startup());
-        wait::ready(&self.scene, &self.name, limit).await
+        let startup = match (&self.profile, self.sidecars.first()) {
+            (Some(profile), Some(container)) => Some(wait::Startup {
+                container,
+                limit: profile.startup(),
+            }),
+            _ => None,
+        };
+        wait::ready(&self.scene, &self.name, startup).await
     }
 
     /// Waits until the Pod's state satisfies `condition`; `what` completes the sentence “waited for …”.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use k8s_openapi::api::core::v1::ContainerStatus;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use tokio::time::{Instant, timeout_at};
 
 use super::Scene;
@@ -21,8 +21,8 @@ pub(super) struct TimedOut(pub(super) String);
 pub struct Unready {
     /// The container that keeps it from that, if one does.
     pub container: Option<String>,
-    /// Whether that container's image or configuration could not be had, so that it says nothing about its program.
-    pub lacks_image: bool,
+    /// Whether that container waits for something else than its program: its turn, its volumes, its image.
+    pub not_begun: bool,
     text: String,
 }
 
@@ -39,7 +39,7 @@ impl Unready {
             .as_ref()
             .and_then(|name| waiting(state::status(&state?.pod, name)?));
         Self {
-            lacks_image: reason.is_some_and(|reason| IMAGE_TROUBLE.contains(&reason)),
+            not_begun: reason.is_some_and(|reason| NOT_THE_IMAGES.contains(&reason)),
             container: first,
             text,
         }
@@ -48,7 +48,9 @@ impl Unready {
 }
 
 /// Reasons to wait that have nothing to do with what is in the image.
-const IMAGE_TROUBLE: [&str; 5] = [
+const NOT_THE_IMAGES: [&str; 7] = [
+    "ContainerCreating",
+    "PodInitializing",
     "ErrImagePull",
     "ImagePullBackOff",
     "ErrImageNeverPull",
@@ -112,11 +114,29 @@ pub(super) async fn watch_until<T>(
     }
 }
 
+/// How long one container may take from its first start until it is ready. What comes before that, such as scheduling and images, is not its own.
+pub(super) struct Startup<'a> {
+    pub(super) container: &'a str,
+    pub(super) limit: Duration,
+}
+
+impl Startup<'_> {
+    /// Whether it has started, now or before, and is not ready.
+    fn is_under_way(&self, pod: &Pod) -> bool {
+        state::status(pod, self.container).is_some_and(|status| {
+            let now = status.state.as_ref();
+            let begun = now.is_some_and(|now| now.running.is_some() || now.terminated.is_some());
+            !status.ready && (begun || status.restart_count > 0)
+        })
+    }
+}
+
 /// Waits until the Pod is ready.
 ///
 /// # Errors
-/// It does not become ready within `limit`: an [`Unready`] that says what holds it, every container's state, and the last words of one that fails.
-pub(super) async fn ready(scene: &Arc<Scene>, pod: &str, limit: Duration) -> anyhow::Result<()> {
+/// It does not become ready within [`patience::READY`], or one container not within its own time: an [`Unready`] that says what holds it,
+/// every container's state, and the last words of one that fails.
+pub(super) async fn ready(scene: &Arc<Scene>, pod: &str, startup: Option<Startup<'_>>) -> anyhow::Result<()> {
     let scheduled = watch_until(scene, patience::SCHEDULED, |pods| {
         let scheduled = pods.get(pod)?.pod.spec.as_ref()?.node_name.is_some();
         scheduled.then_some(())
@@ -128,18 +148,28 @@ pub(super) async fn ready(scene: &Arc<Scene>, pod: &str, limit: Duration) -> any
     }
     // A fault may heal by itself: only one that stays is hopeless.
     let mut faulty: Option<Instant> = None;
+    let mut started: Option<Instant> = None;
     let begun = Instant::now();
+    // Whether the API server was asked since something last changed: the watch may have missed something.
+    let mut asked = false;
     let mut pods = scene.watch();
     loop {
         let until = {
             let pods = pods.borrow_and_update();
-            let mut until = deadline(begun, pods.disturbed, limit);
+            let mut until = deadline(begun, pods.disturbed, patience::READY);
             if let Some(state) = pods.get(pod) {
                 if state.deleted {
                     return Err(anyhow!("Pod {pod} was deleted before it was ready"));
                 }
                 if state::is_ready(&state.pod) {
                     return Ok(());
+                }
+                match &startup {
+                    Some(startup) if startup.is_under_way(&state.pod) => {
+                        let since = *started.get_or_insert_with(Instant::now);
+                        until = until.min(deadline(since, pods.disturbed, startup.limit));
+                    }
+                    _ => {}
                 }
                 match fault(state) {
                     Some(Fault::Final(text)) => {
@@ -154,20 +184,20 @@ pub(super) async fn ready(scene: &Arc<Scene>, pod: &str, limit: Duration) -> any
             }
             until
         };
-        if timeout_at(until, pods.changed()).await.is_ok() {
+        if !asked || until > Instant::now() {
+            asked = timeout_at(until, pods.changed()).await.is_err();
+            if asked {
+                scene.refresh().await?;
+            }
             continue;
         }
-        scene.refresh().await?;
         let seen = scene.pods();
         let state = seen.get(pod);
-        if state.is_some_and(|state| state::is_ready(&state.pod)) {
-            return Ok(());
-        }
         let words = last_words(scene, pod);
         let text = match state.and_then(fault) {
             Some(Fault::Final(text) | Fault::MayHeal(text)) => format!("{text}{words}"),
             None => format!(
-                "Pod {pod} was not ready after {:?}; last state: {}{words}",
+                "Pod {pod} was not ready after {:.1?}; last state: {}{words}",
                 begun.elapsed(),
                 state::describe(state)
             ),

@@ -43,7 +43,7 @@ pub struct Overrides {
     /// How long it may take to end, such as 500ms, 10s or 1m
     #[arg(long, value_name = "DURATION")]
     pub grace: Option<Period>,
-    /// How long it may take to become ready
+    /// How long it may take from its start until it is ready
     #[arg(long, value_name = "DURATION")]
     pub startup: Option<Period>,
     /// What it can do beyond what its role asks of each image; which --init lists; for several, again

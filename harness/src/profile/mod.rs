@@ -83,7 +83,7 @@ pub struct Profile {
     /// How long it may take to end: 500ms, 10s or 1m.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grace: Option<Period>,
-    /// How long it may take to become ready: 20s or 2m.
+    /// How long it may take from its start until it is ready: 20s or 2m.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub startup: Option<Period>,
     /// Whether it needs a token of the Kubernetes API, which it never gets.
@@ -246,7 +246,7 @@ impl Profile {
         ports
     }
 
-    /// How long it may take to become ready.
+    /// How long it may take from its start until it is ready.
     pub fn startup(&self) -> Duration {
         self.startup.map_or(STARTUP, Period::get)
     }

@@ -524,7 +524,7 @@ fn examples_are_valid_and_have_every_field() {
     # How long it may take to end: 500ms, 10s or 1m.
     #grace: 10s
 
-    # How long it may take to become ready.
+    # How long it may take from its start until it is ready.
     #startup: 60s
 
     # Whether it needs a token of the Kubernetes API, which it never gets.

@@ -20,10 +20,10 @@ pub(super) async fn unready(scene: &Arc<Scene>, fixture: &Fixture, error: anyhow
         return error.into();
     };
     let sidecar = fixture.metadata.sidecars.first();
-    if unready.container.as_ref() != sidecar || unready.lacks_image {
+    if unready.container.as_ref() != sidecar || unready.not_begun {
         return error.into();
     }
-    let expected = format!("a sidecar that is ready within {:?}", profile.startup());
+    let expected = format!("a sidecar that is ready within {:?} of its start", profile.startup());
     let observed = match waits_for_main(scene, fixture) {
         Some(why) => format!("{}; {why}", explained(&error)),
         None => explained(&error),
