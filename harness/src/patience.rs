@@ -93,6 +93,9 @@ pub const ENGINE: Duration = Duration::from_secs(180);
 /// For kind to make a cluster whose node image is there; it takes 15 s.
 pub const CREATE: Duration = Duration::from_secs(600);
 
+/// For those who use a cluster that has to be made anew.
+pub const IN_USE: Duration = Duration::from_secs(1800);
+
 /// For the registry of the published node images to answer; there may be none.
 pub const REGISTRY: Duration = Duration::from_secs(5);
 

@@ -1,11 +1,13 @@
 //! The harness's own kind clusters: one per Kubernetes version, made once, reused, and replaced when dead.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
 use serde_json::json;
+use tokio::time::sleep;
 
 use super::engine::{self, Engine};
 use super::versions::KubernetesVersion;
@@ -75,13 +77,51 @@ impl KindCluster {
         let lock = File::create(folder().join(format!("{}.lock", self.name())))?;
         lock.lock()
             .context("cannot wait for another process that brings the cluster up")?;
-        let cluster = match self.connect().await {
-            Ok(cluster) if self.is_current() => cluster,
-            Ok(_) => self.create("was made with other settings").await?,
-            Err(_) => self.create("does not answer").await?,
+        let cluster = match self.usable().await {
+            Ok(cluster) => cluster,
+            Err(fault) => self.replace(fault).await?,
         };
         images::load(&self.engine, &cluster, &self.name()).await?;
         Ok(cluster)
+    }
+
+    /// Connects to it, unless there is a reason to make it anew.
+    async fn usable(&self) -> Result<Cluster, &'static str> {
+        match self.connect().await {
+            Ok(cluster) if self.is_current() => Ok(cluster),
+            Ok(_) => Err("was made with other settings"),
+            Err(_) => Err("does not answer"),
+        }
+    }
+
+    /// Makes the cluster, unless somebody uses it: then it is perhaps that test that holds it up, and it answers again later.
+    async fn replace(&self, fault: &str) -> anyhow::Result<Cluster> {
+        let begun = Instant::now();
+        let mut said = false;
+        loop {
+            if let Some(alone) = Use::alone(&self.kubeconfig())? {
+                self.create(fault).await?;
+                drop(alone);
+                return self.connect().await;
+            }
+            if !said {
+                tracing::info!(
+                    "the cluster {} {fault}, and somebody uses it: waiting for them",
+                    self.name()
+                );
+                said = true;
+            }
+            if begun.elapsed() > patience::IN_USE {
+                bail!(
+                    "the cluster {} {fault}, and somebody still uses it: end what runs there, or wait for it",
+                    self.name()
+                );
+            }
+            sleep(patience::RECONNECT).await;
+            if let Ok(cluster) = self.usable().await {
+                return Ok(cluster);
+            }
+        }
     }
 
     /// Whether the cluster was made with the settings that it would be made with now.
@@ -97,7 +137,7 @@ impl KindCluster {
     }
 
     /// Makes the cluster. An existing one is removed first, and the reason is logged.
-    async fn create(&self, fault: &str) -> anyhow::Result<Cluster> {
+    async fn create(&self, fault: &str) -> anyhow::Result<()> {
         self.engine.probe().await?;
         self.engine.runs_privileged().await?;
         enough_disk(&environment::cache())?;
@@ -137,7 +177,7 @@ impl KindCluster {
             self.version.full,
             began.elapsed().as_secs_f64()
         );
-        self.connect().await
+        Ok(())
     }
 
     /// The node image, and the Pod network it brings: the published one if a registry answers, else the one built here.
@@ -276,6 +316,35 @@ pub async fn delete(engine: &Engine, name: &str) -> anyhow::Result<()> {
         fs::remove_file(folder().join(format!("{name}.{ending}"))).ok();
     }
     Ok(())
+}
+
+/// That somebody uses a cluster of the harness, for as long as it lives: nobody else then makes it anew.
+#[derive(Clone)]
+pub(super) struct Use {
+    _lock: Arc<File>,
+}
+
+impl Use {
+    /// Together with others. There is none while somebody makes the cluster, and where the folder cannot be written.
+    pub(super) fn shared(kubeconfig: &Path) -> Option<Self> {
+        let lock = Self::file(kubeconfig).ok()?;
+        lock.try_lock_shared().is_ok().then(|| Self { _lock: Arc::new(lock) })
+    }
+
+    /// Alone; none if somebody uses it.
+    fn alone(kubeconfig: &Path) -> anyhow::Result<Option<Self>> {
+        let lock = Self::file(kubeconfig)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Some(Self { _lock: Arc::new(lock) })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error).context("a lock cannot be had"),
+        }
+    }
+
+    fn file(kubeconfig: &Path) -> anyhow::Result<File> {
+        let path = kubeconfig.with_extension("use");
+        File::create(&path).with_context(|| format!("{} cannot be written", path.display()))
+    }
 }
 
 fn folder() -> PathBuf {

@@ -60,6 +60,8 @@ pub struct Cluster {
     pub client: Client,
     /// What was connected to.
     pub target: Target,
+    /// Keeps others from replacing the cluster.
+    _use: Option<kind::Use>,
 }
 
 impl Cluster {
@@ -76,7 +78,7 @@ impl Cluster {
     /// # Errors
     /// The kubeconfig or the context in it does not exist.
     pub async fn connect_to(target: Target) -> anyhow::Result<Self> {
-        let (kubeconfig, context) = match &target {
+        let (kubeconfig, context, in_use) = match &target {
             Target::Context(name) => {
                 // kube's message includes its cause; as a chain it would appear twice.
                 let kubeconfig = Kubeconfig::read()
@@ -96,12 +98,13 @@ impl Cluster {
                         }
                     );
                 }
-                (kubeconfig, Some(name.clone()))
+                (kubeconfig, Some(name.clone()), None)
             }
             Target::Kubeconfig(path) => (
                 Kubeconfig::read_from(path)
                     .with_context(|| format!("{} cannot be read: run `sidecheck up`", path.display()))?,
                 None,
+                kind::Use::shared(path),
             ),
         };
         let options = KubeConfigOptions {
@@ -113,6 +116,7 @@ impl Cluster {
         Ok(Self {
             client: Client::try_from(config)?,
             target,
+            _use: in_use,
         })
     }
 
