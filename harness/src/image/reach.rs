@@ -38,7 +38,7 @@ impl Subject {
                     "the cluster of the context {context} cannot pull {}: push the image to a registry and give its name there",
                     self.given
                 );
-                if self.digest.is_none() {
+                if self.is_seen() && self.digest.is_none() {
                     bail!(
                         "{} is in the local engine only: push it to a registry that the cluster of the context {context} can pull from",
                         self.given

@@ -79,11 +79,36 @@ impl Subject {
         Ok(subject)
     }
 
+    /// An image of a registry of which only its name is known, because no engine can look at it.
+    pub fn unseen(text: &str) -> Self {
+        let unknown = || "unknown".to_owned();
+        Self {
+            given: text.to_owned(),
+            reference: text.to_owned(),
+            id: unknown(),
+            digest: text.split_once('@').map(|(_, digest)| digest.to_owned()),
+            architecture: unknown(),
+            os: unknown(),
+            size: 0,
+            layers: 0,
+            defaults: ImageDefaults::default(),
+            brought: false,
+        }
+    }
+
+    /// Whether an engine has looked at it.
+    pub fn is_seen(&self) -> bool {
+        self.layers > 0
+    }
+
     /// Whether it runs on Linux nodes with this processor: `amd64` or `x86_64`, for example.
     ///
     /// # Errors
     /// What it is for, and what was expected.
     pub fn fits(&self, architecture: &str) -> anyhow::Result<()> {
+        if !self.is_seen() {
+            return Ok(());
+        }
         let wanted = match architecture {
             "x86_64" => "amd64",
             "aarch64" => "arm64",

@@ -83,7 +83,7 @@ pub struct ImageFacts {
 pub struct SubjectFacts {
     /// How the user named it.
     pub image: String,
-    /// The digest of its configuration, `sha256:…`, which is the same wherever the image is.
+    /// The digest of its configuration, `sha256:…`, which is the same wherever the image is; `unknown` if no engine could look at the image.
     pub id: String,
     /// The digest by which a registry knows it, if one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -92,11 +92,11 @@ pub struct SubjectFacts {
     pub role: String,
     /// What its author claims beyond what every image of the role must do.
     pub claims: Vec<String>,
-    /// The processor architecture that it is for.
+    /// The processor architecture that it is for, or `unknown`.
     pub architecture: String,
-    /// Its size in bytes.
+    /// Its size in bytes; 0 if it is unknown.
     pub size: u64,
-    /// How many layers it has.
+    /// How many layers it has; 0 if it is unknown.
     pub layers: usize,
 }
 

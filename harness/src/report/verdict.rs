@@ -149,13 +149,14 @@ fn facts(report: &Report, subject: &SubjectFacts) -> Vec<(&'static str, String)>
     let mut facts = Vec::new();
     let size = subject.size as f64 / 1e6;
     let id: String = subject.id.chars().take(19).collect();
-    facts.push((
-        "image",
-        format!(
-            "{} ({id}), {}, {size:.1} MB in {} layers",
-            subject.image, subject.architecture, subject.layers
+    let image = match subject.layers {
+        0 => format!("{}, as the cluster pulls it", subject.image),
+        layers => format!(
+            "{} ({id}), {}, {size:.1} MB in {layers} layers",
+            subject.image, subject.architecture
         ),
-    ));
+    };
+    facts.push(("image", image));
     let claims = match subject.claims[..] {
         [] => "nothing beyond the role".to_owned(),
         ref claims => claims.join(", "),

@@ -10,7 +10,7 @@ use sidecheck::cluster::engine::Engine;
 use sidecheck::display::{display_safe, explained, say};
 use sidecheck::environment;
 use sidecheck::fixture::area_of;
-use sidecheck::image::Subject;
+use sidecheck::image::{NoEngine, Subject};
 use sidecheck::profile::{Overrides, Profile, Role};
 use sidecheck::report::model::Report;
 use sidecheck::report::records::{Plan, write_whole};
@@ -67,7 +67,14 @@ impl Validate {
         };
         let profile = profile.merge(&self.overrides).map_err(misunderstood)?;
         let image = self.image.context("clap requires it")?;
-        let subject = Subject::obtain(&image).await?;
+        let subject = match Subject::obtain(&image).await {
+            // A cluster that pulls it needs no engine here.
+            Err(error) if error.is::<NoEngine>() && self.cluster.context.is_some() => {
+                tracing::warn!("{error}; the image is judged on the cluster only");
+                Subject::unseen(&image)
+            }
+            other => other?,
+        };
         let in_use = in_use(&subject)?;
         let mut profile = profile.with_defaults(&subject.defaults).map_err(misunderstood)?;
         let role = profile.role().map_err(misunderstood)?;
@@ -88,7 +95,8 @@ impl Validate {
         let report = job.carry_out().await;
         in_use.unlock()?;
         // The node keeps the image for the next time; the engine has it under the user's name.
-        if in_use.try_lock().is_ok()
+        if subject.is_seen()
+            && in_use.try_lock().is_ok()
             && let Err(error) = subject.remove_tag(&Engine::chosen()?).await
         {
             tracing::warn!("{} is left in the engine: {}", subject.reference, explained(&error));
@@ -102,7 +110,7 @@ impl Validate {
 /// A file that is locked for as long as somebody judges this image: then the engine needs our name for it.
 fn in_use(subject: &Subject) -> anyhow::Result<File> {
     let folder = environment::cache().join("subjects");
-    let name = subject.reference.rsplit(':').next().unwrap_or_default();
+    let name = subject.id.trim_start_matches("sha256:");
     let what = || format!("no lock can be had in {}", folder.display());
     fs::create_dir_all(&folder).with_context(what)?;
     let file = File::create(folder.join(format!("{name}.lock"))).with_context(what)?;
