@@ -98,6 +98,19 @@ fn every_shape_has_a_twin() {
     }
 }
 
+/// A user reads what a role's check says of an image: it has to name what is wrong.
+#[test]
+fn every_twin_of_a_role_says_what_is_observed() {
+    let root = environment::root().join("fixtures");
+    for (id, fixture) in fixtures() {
+        if fixture::is_role(&root, fixture.area()) {
+            for twin in &fixture.metadata.twins {
+                assert!(twin.observed.is_some(), "{id}: “{}” has no observation", twin.name);
+            }
+        }
+    }
+}
+
 #[test]
 fn every_ready_made_profile_fits_its_role() {
     let root = environment::root().join("fixtures");

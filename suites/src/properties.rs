@@ -159,7 +159,7 @@ pub async fn restarts_alone(
 /// `container` is still the run that it was.
 async fn stays(container: &Container, run: &sidecheck::pod::Run, first: &sidecheck::pod::FirstProcess) -> Verdict {
     let expect = container.expect("the other container runs on").about_restarts();
-    let expected = format!("{} to go on as it was: {run:?}", container.name());
+    let expected = format!("{} to go on as it was", container.name());
     // The status lags behind the container; what the container itself shows does not.
     let now = match container.identity().await {
         Ok(identity) => identity.first_process,
@@ -170,14 +170,13 @@ async fn stays(container: &Container, run: &sidecheck::pod::Run, first: &sideche
         }
     };
     if now != *first {
-        return expect.holds(
-            false,
-            expected,
-            format!("it was restarted: {now:?} instead of {first:?}"),
-        );
+        return expect.holds(false, expected, "it was restarted: its first process is another one");
     }
     match container.run() {
-        Ok(after) => expect.holds(after == *run, expected, format!("it was restarted: {after:?}")),
+        Ok(after) => {
+            let observed = format!("it was restarted: {} restarts after {}", after.restarts, run.restarts);
+            expect.holds(after == *run, expected, observed)
+        }
         Err(down) => expect.holds(false, expected, format!("it was restarted: {down}")),
     }
 }

@@ -31,6 +31,15 @@ pub struct Line {
     pub cut: usize,
 }
 
+impl Line {
+    /// What a person reads of it: of what the agent recorded, what happened.
+    fn shown(&self) -> String {
+        self.event
+            .as_ref()
+            .map_or_else(|| self.text.to_string(), ToString::to_string)
+    }
+}
+
 /// A container's log as far as it was read.
 #[derive(Debug)]
 pub(super) struct Log {
@@ -186,7 +195,7 @@ impl Log {
             return "it printed nothing".to_owned();
         }
         let last = store.lines.range(store.lines.len().saturating_sub(SHOWN)..);
-        let last: Vec<&str> = last.map(|line| &*line.text).collect();
+        let last: Vec<String> = last.map(Line::shown).collect();
         format!("its last lines of {count}: {}", last.join(" ⏎ "))
     }
 }

@@ -1,5 +1,6 @@
 //! Reloaders: main is told when its configuration has changed, and reads it again.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use serde_json::json;
@@ -48,6 +49,7 @@ const FOLLOWED: &str = "an update is followed by a reload";
 /// How main is told of an update, and what it then reads.
 struct Told {
     main: Container,
+    sidecar: Container,
     /// What the agent calls the way, and the file if there are several.
     by: String,
     file: Option<String>,
@@ -72,6 +74,7 @@ impl Told {
         let since = main.line_count()?;
         Ok(Self {
             main,
+            sidecar: pod.sidecar(),
             by,
             file,
             since,
@@ -93,9 +96,15 @@ impl Told {
         what: &str,
         mut look: impl FnMut(&str, &str) -> Option<T>,
     ) -> Result<T, Finding> {
-        let expect = self.main.expect(label).after(self.since).within(self.within);
-        let look = |line: &Line| self.read(line).and_then(|(text, how)| look(text, how));
-        expect.prints(what, look).await
+        let last = RefCell::new("main is not told".to_owned());
+        let look = |line: &Line| {
+            let (text, how) = self.read(line)?;
+            *last.borrow_mut() = format!("main is told, and “{text}” is {how} last");
+            look(text, how)
+        };
+        let expect = self.main.expect(label).owed_by(&self.sidecar);
+        let expect = expect.after(self.since).within(self.within);
+        expect.prints_else(what, look, || last.borrow().clone()).await
     }
 
     /// Waits until main has read this text and accepted it.
@@ -201,7 +210,7 @@ async fn a_reload_finds_the_new_text(pod: &ScenarioPod) -> Verdict {
     let read = told
         .brings(FINDS, "that main is told", |read, _| Some(read.to_owned()))
         .await?;
-    pod.main()
+    pod.sidecar()
         .expect(FINDS)
         .holds(read == text, format!("“{text}”"), format!("“{read}”"))
 }
@@ -222,7 +231,7 @@ async fn each_update_is_one_reload(pod: &ScenarioPod) -> Verdict {
     told.brings(FOLLOWED, "that main is told of “once 3”", until_last)
         .await?;
     let expected = ["once 1", "once 2", "once 3"];
-    pod.main().expect("one reload for each update").holds(
+    pod.sidecar().expect("one reload for each update").holds(
         seen == expected,
         format!("reloads with {expected:?}"),
         format!("reloads with {seen:?}"),

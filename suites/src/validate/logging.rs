@@ -89,7 +89,18 @@ impl Delivery {
         what: &str,
         mut look: impl FnMut(&str) -> Option<T>,
     ) -> Result<T, Finding> {
-        self.expect(label).prints(what, |line| look(record(line)?)).await
+        let seen = RefCell::new((0, String::new()));
+        let look = |line: &Line| {
+            let record = record(line)?;
+            let mut seen = seen.borrow_mut();
+            *seen = (seen.0 + 1, tail(record));
+            look(record)
+        };
+        let observed = || match &*seen.borrow() {
+            (0, _) => "nothing arrives".to_owned(),
+            (count, end) => format!("{count} other records arrive, the last one ends with “{end}”"),
+        };
+        self.expect(label).prints_else(what, look, observed).await
     }
 
     /// Waits for a record with that text; returns the record.
@@ -99,21 +110,19 @@ impl Delivery {
             .await
     }
 
-    /// The numbers of the lines `word N` that arrive before `marker` does, in this order.
-    async fn numbers(&self, label: &'static str, word: &str, marker: &str) -> Result<Vec<u64>, Finding> {
-        let (line, mut numbers) = (numbered(word)?, Vec::new());
-        let what = format!("a record with “{marker}” after the lines “{word} 1” and so on");
-        self.brings(label, &what, |record| {
-            numbers.extend(numbers_in(record, &line));
-            record.contains(marker).then_some(())
-        })
-        .await?;
-        Ok(numbers)
-    }
-
     /// The lines `word 1` to `word COUNT` arrive before `marker` does, each of them once and in order.
     async fn brings_lines(&self, word: &str, count: u64, marker: &str) -> Verdict {
-        let numbers = self.numbers(EVERY_LINE, word, marker).await?;
+        let (line, seen) = (numbered(word)?, RefCell::new(Vec::new()));
+        let look = |line_of_log: &Line| {
+            let record = record(line_of_log)?;
+            seen.borrow_mut().extend(numbers_in(record, &line));
+            record.contains(marker).then_some(())
+        };
+        let observed = || missing(&seen.borrow(), word, count).unwrap_or(format!("no “{marker}” after them"));
+        let expected = format!("the lines “{word} 1” to “{word} {count}”");
+        let what = format!("{expected} and “{marker}”");
+        self.expect(EVERY_LINE).prints_else(&what, look, observed).await?;
+        let numbers = seen.take();
         let wrong = numbers.windows(2).find(|pair| pair[0] > pair[1]);
         let observed = missing(&numbers, word, count).or_else(|| {
             let again = numbers.len() as u64 - count;
@@ -121,7 +130,6 @@ impl Delivery {
         });
         let observed =
             observed.or_else(|| wrong.map(|pair| format!("“{word} {}” before “{word} {}”", pair[0], pair[1])));
-        let expected = format!("the lines “{word} 1” to “{word} {count}”");
         let expect = self.expect(EVERY_LINE);
         expect.holds(observed.is_none(), expected, observed.unwrap_or_default())
     }
@@ -160,10 +168,11 @@ fn missing(numbers: &[u64], word: &str, count: u64) -> Option<String> {
     let there: BTreeSet<u64> = numbers.iter().copied().collect();
     let missing: Vec<u64> = (1..=count).filter(|number| !there.contains(number)).collect();
     let first = missing.first()?;
-    Some(format!(
-        "{} of them are missing, the first one is “{word} {first}”",
-        missing.len()
-    ))
+    Some(match missing.len() as u64 {
+        all if all == count => "none of them arrives".to_owned(),
+        1 => format!("“{word} {first}” is missing"),
+        some => format!("{some} of them are missing, the first one is “{word} {first}”"),
+    })
 }
 
 /// What a line of the log of a container says to have been delivered.

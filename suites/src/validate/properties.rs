@@ -120,9 +120,9 @@ fn ended_by_itself(pod: &ScenarioPod) -> Verdict {
     let ended = ended.context("the sidecar's end was not seen")?;
     let code = ended.exit_code;
     let expected = format!("an end within {:?} with code 0 or {by_signal}", profile.grace());
-    let observed = match code {
-        137 => "it was killed when its time was over (code 137)".to_owned(),
-        _ => format!("{} with code {code}", ended.reason.unwrap_or_default()),
+    let observed = match (code, ended.reason.as_deref()) {
+        (137, Some("Error") | None) => "it was killed when its time was over (code 137)".to_owned(),
+        (_, reason) => format!("it ended with code {code} ({})", reason.unwrap_or("no reason")),
     };
     sidecar
         .expect("it ends by itself")

@@ -1,8 +1,9 @@
 //! Reverse proxies: what a client asks of main arrives as it was sent, and so does what main answers.
 
+use std::cell::Cell;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use sidecheck::agent;
 use sidecheck::agent::Statement;
 use sidecheck::pod::Line;
@@ -61,15 +62,36 @@ struct Exchange {
     asked: Value,
 }
 
+impl From<Event> for Exchange {
+    fn from(event: Event) -> Self {
+        let asked = Value::Object(event.fields.clone());
+        Self { event, asked }
+    }
+}
+
 impl Exchange {
     async fn of(from: &Container, ask: Statement) -> anyhow::Result<Self> {
-        let event = from.ask(ask.within(patience::CALL)).await?;
-        let asked = Value::Object(event.fields.clone());
-        Ok(Self { event, asked })
+        from.ask(ask.within(patience::CALL)).await.map(Self::from)
     }
 
     fn answer(&self) -> &Value {
         &self.asked["answers"][0]
+    }
+
+    /// What came of it, in a few words.
+    fn outcome(&self) -> String {
+        const SHOWN: usize = 60;
+        let answer = self.answer();
+        if answer.is_null() {
+            return format!("no answer: {}", self.event.text("message"));
+        }
+        let body: String = answer["body"]
+            .as_str()
+            .unwrap_or_default()
+            .chars()
+            .take(SHOWN)
+            .collect();
+        format!("{} “{}”", answer["status"], body.trim_end())
     }
 
     /// What main says has arrived; nothing if main has not answered.
@@ -94,30 +116,38 @@ impl Exchange {
         }
     }
 
-    /// Asserts what an answer, or what arrived, is like.
+    /// Asserts what an answer, or what arrived, is like, by the names of its parts. If main has not answered, nothing is known of them.
     fn shows(&self, pod: &ScenarioPod, label: &'static str, expected: &Value, observed: &Value) -> Verdict {
-        let answered = !self.answer().is_null();
-        let seen = if answered {
-            observed.to_string()
-        } else {
-            self.event.to_string()
-        };
         let sidecar = pod.sidecar();
-        sidecar
-            .expect(label)
-            .holds(answered && expected == observed, expected.to_string(), seen)
+        let expect = sidecar.expect(label);
+        if self.answer().is_null() {
+            return expect.holds(false, differing(expected, &Value::Null), self.outcome());
+        }
+        let (wanted, seen) = (differing(expected, observed), differing(observed, expected));
+        expect.holds(expected == observed, wanted, seen)
     }
 
     /// Asserts that it is the proxy's own word that main is away.
     fn says_that_main_is_away(&self, pod: &ScenarioPod) -> Verdict {
         let status = self.answer()["status"].as_u64();
         let sidecar = pod.sidecar();
-        sidecar.expect(SAYS_SO).holds(
-            matches!(status, Some(502..=504)),
-            "502, 503 or 504",
-            self.event.to_string(),
-        )
+        sidecar
+            .expect(SAYS_SO)
+            .holds(matches!(status, Some(502..=504)), "502, 503 or 504", self.outcome())
     }
+}
+
+/// The parts of `these` that are others in `those`: `status: 418, x-two: none`.
+fn differing(these: &Value, those: &Value) -> String {
+    let parts = these.as_object().into_iter().flatten();
+    let differing = parts.filter(|(name, value)| those[name] != **value);
+    let texts: Vec<String> = differing
+        .map(|(name, value)| match value {
+            Value::Null => format!("{name}: none"),
+            value => format!("{name}: {value}"),
+        })
+        .collect();
+    texts.join(", ")
 }
 
 /// A request of main is answered by main, in the end.
@@ -128,7 +158,7 @@ async fn main_answers(pod: &ScenarioPod, label: &'static str, within: Duration) 
         .eventually("an answer of main through the proxy", async || {
             let exchange = Exchange::of(&main, ask.clone()).await?;
             let answered = exchange.arrived()["target"] == "/echo";
-            Ok(answered.then_some(()).ok_or(exchange.event.to_string()))
+            Ok(answered.then_some(()).ok_or(exchange.outcome()))
         })
         .await
 }
@@ -137,12 +167,12 @@ async fn works(pod: &ScenarioPod) -> Verdict {
     main_answers(pod, WORKS, patience::REACTION).await
 }
 
-/// Main's log until it holds that many requests.
-fn holds(requests: usize) -> impl FnMut(&Line) -> Option<()> {
-    let mut held = 0;
+/// Main's log until it holds that many requests; counts them.
+fn holds(requests: usize, held: &Cell<usize>) -> impl FnMut(&Line) -> Option<()> {
     move |line| {
-        held += usize::from(line.event.as_ref().is_some_and(|event| event.event == "accepted"));
-        (held >= requests).then_some(())
+        let accepted = line.event.as_ref().is_some_and(|event| event.event == "accepted");
+        held.set(held.get() + usize::from(accepted));
+        (held.get() >= requests).then_some(())
     }
 }
 
@@ -162,12 +192,20 @@ async fn requests_arrive_unchanged(pod: &ScenarioPod) -> Verdict {
     let ask = HEADERS.iter().fold(ask, |ask, (name, value)| ask.header(name, value));
     let exchange = Exchange::of(&pod.main(), ask).await?;
     let arrived = exchange.arrived();
-    let line = json!([arrived["method"], arrived["target"]]);
-    exchange.shows(pod, "method, path and query arrive", &json!(["PATCH", target]), &line)?;
-    let names = ["x-one", "x-two", "accept", "cookie", "authorization", "user-agent"];
-    let sent = json!(["a", "b, c", HEADERS[3].1, HEADERS[4].1, HEADERS[5].1, HEADERS[6].1]);
-    let headers = names.map(|name| exchange.arrived_header(name));
-    exchange.shows(pod, "the headers arrive", &sent, &json!(headers))?;
+    let line = json!({"method": arrived["method"], "target": arrived["target"]});
+    let sent = json!({"method": "PATCH", "target": target});
+    exchange.shows(pod, "method, path and query arrive", &sent, &line)?;
+    let mut sent: Map<String, Value> = Map::new();
+    for (name, value) in HEADERS {
+        let value = match sent.get(name).and_then(Value::as_str) {
+            Some(first) => format!("{first}, {value}"),
+            None => value.to_owned(),
+        };
+        sent.insert(name.to_owned(), value.into());
+    }
+    let headers = sent.keys().map(|name| (name.clone(), exchange.arrived_header(name)));
+    let headers = Value::Object(headers.collect());
+    exchange.shows(pod, "the headers arrive", &Value::Object(sent), &headers)?;
     let body = json!({"bytes": arrived["bytes"], "checksum": arrived["checksum"]});
     exchange.shows(pod, "the body arrives", &exchange.asked["sent"], &body)
 }
@@ -176,11 +214,15 @@ async fn requests_arrive_unchanged(pod: &ScenarioPod) -> Verdict {
 async fn answers_arrive_unchanged(pod: &ScenarioPod) -> Verdict {
     let exchange = Exchange::of(&pod.main(), agent::ask("GET", through(pod, "/status/418")?)).await?;
     let answer = exchange.answer();
-    exchange.shows(pod, "the status arrives", &json!(418), &answer["status"])?;
-    let headers = ["x-answer", "set-cookie", "cache-control"].map(|name| &answer["headers"][name]);
-    let said = json!([["one", "two"], ["a=1; Path=/", "b=2"], ["no-store"]]);
-    exchange.shows(pod, "the headers arrive", &said, &json!(headers))?;
-    exchange.shows(pod, "the body arrives", &json!("status 418"), &answer["body"])
+    let status = json!({"status": answer["status"]});
+    exchange.shows(pod, "the status arrives", &json!({"status": 418}), &status)?;
+    let headers =
+        ["x-answer", "set-cookie", "cache-control"].map(|name| (name.to_owned(), answer["headers"][name].clone()));
+    let headers = Value::Object(Map::from_iter(headers));
+    let said = json!({"x-answer": ["one", "two"], "set-cookie": ["a=1; Path=/", "b=2"], "cache-control": ["no-store"]});
+    exchange.shows(pod, "the headers arrive", &said, &headers)?;
+    let body = json!({"body": answer["body"]});
+    exchange.shows(pod, "the body arrives", &json!({"body": "status 418"}), &body)
 }
 
 /// A body with its length, and one in chunks.
@@ -201,8 +243,8 @@ async fn large_answers_arrive(pod: &ScenarioPod) -> Verdict {
         let ask = agent::ask("GET", through(pod, &format!("/{way}/{LARGE}"))?);
         let exchange = Exchange::of(&pod.main(), ask).await?;
         let answer = exchange.answer();
-        let sent = json!([LARGE, answer["headers"]["x-checksum"][0]]);
-        let body = json!([answer["bytes"], answer["checksum"]]);
+        let sent = json!({"bytes": LARGE, "checksum": answer["headers"]["x-checksum"][0]});
+        let body = json!({"bytes": answer["bytes"], "checksum": answer["checksum"]});
         exchange.shows(pod, "the whole answer arrives at the client", &sent, &body)?;
     }
     Ok(())
@@ -217,8 +259,11 @@ async fn paths_are_preserved(pod: &ScenarioPod) -> Verdict {
         "/echo?a=%2F&&b=1//2&=c&d",
     ] {
         let exchange = Exchange::of(&pod.main(), agent::ask("GET", through(pod, target)?)).await?;
-        let arrived = exchange.arrived();
-        exchange.shows(pod, "the target arrives as it is", &json!(target), &arrived["target"])?;
+        let (sent, arrived) = (
+            json!({"target": target}),
+            json!({"target": exchange.arrived()["target"]}),
+        );
+        exchange.shows(pod, "the target arrives as it is", &sent, &arrived)?;
     }
     Ok(())
 }
@@ -227,12 +272,8 @@ async fn paths_are_preserved(pod: &ScenarioPod) -> Verdict {
 async fn the_host_is_preserved(pod: &ScenarioPod) -> Verdict {
     let ask = agent::ask("GET", through(pod, "/echo")?).header("Host", "app.example");
     let exchange = Exchange::of(&pod.main(), ask).await?;
-    exchange.shows(
-        pod,
-        "the Host arrives",
-        &json!("app.example"),
-        &exchange.arrived_header("host"),
-    )
+    let arrived = json!({"host": exchange.arrived_header("host")});
+    exchange.shows(pod, "the Host arrives", &json!({"host": "app.example"}), &arrived)
 }
 
 /// Another Pod asks; the last address is the one that the proxy has seen itself.
@@ -240,6 +281,7 @@ async fn forwarded_headers_name_the_client(pod: &ScenarioPod) -> Verdict {
     let client = pod.other("client");
     let ask = agent::ask("GET", through(pod, "/echo")?).header("Host", "app.example");
     let exchange = Exchange::of(&client.main(), ask).await?;
+    let forwarded = |client: &str, host: &Value, proto: &Value| json!({"last x-forwarded-for": client, "x-forwarded-host": host, "x-forwarded-proto": proto});
     let [chain, host, proto] =
         ["for", "host", "proto"].map(|what| exchange.arrived_header(&format!("x-forwarded-{what}")));
     let last = chain
@@ -248,13 +290,9 @@ async fn forwarded_headers_name_the_client(pod: &ScenarioPod) -> Verdict {
         .unwrap_or_default();
     let ips = client.ips()?;
     let expected = ips.iter().find(|ip| *ip == last).unwrap_or(&ips[0]);
-    let expected = json!([expected, "app.example", "http"]);
-    exchange.shows(
-        pod,
-        "the X-Forwarded headers are right",
-        &expected,
-        &json!([last, host, proto]),
-    )
+    let expected = forwarded(expected, &json!("app.example"), &json!("http"));
+    let arrived = forwarded(last, &host, &proto);
+    exchange.shows(pod, "the X-Forwarded headers are right", &expected, &arrived)
 }
 
 /// Headers of which the client says that they are about its connection, by their names or in Connection.
@@ -265,34 +303,31 @@ async fn hop_headers_are_not_passed_on(pod: &ScenarioPod) -> Verdict {
         .header("TE", "gzip")
         .header("X-Hop", "1");
     let exchange = Exchange::of(&pod.main(), ask).await?;
-    let arrived = ["keep-alive", "te", "x-hop"].map(|name| exchange.arrived_header(name));
-    let none = json!([null, null, null]);
-    exchange.shows(pod, "headers for one connection stay there", &none, &json!(arrived))
+    let arrived = ["keep-alive", "te", "x-hop"].map(|name| (name.to_owned(), exchange.arrived_header(name)));
+    let arrived = Value::Object(Map::from_iter(arrived));
+    let none = json!({"keep-alive": null, "te": null, "x-hop": null});
+    exchange.shows(pod, "headers for one connection stay there", &none, &arrived)
 }
 
 /// Three requests on one connection, and three that main answers on a connection each.
 async fn connections_are_kept(pod: &ScenarioPod) -> Verdict {
     let each = |exchange: &Exchange, field: &str| {
         let answers = exchange.asked["answers"].as_array();
-        json!(
-            answers
-                .into_iter()
-                .flatten()
-                .map(|answer| &answer[field])
-                .collect::<Vec<_>>()
-        )
+        let each: Vec<&Value> = answers.into_iter().flatten().map(|answer| &answer[field]).collect();
+        json!({ field: each })
     };
     let ask = |path| anyhow::Ok(agent::ask("GET", through(pod, path)?).times(3));
     let kept = Exchange::of(&pod.main(), ask("/echo")?).await?;
     kept.shows(
         pod,
         "one connection is enough",
-        &json!([1, 1, 1]),
+        &json!({"connection": [1, 1, 1]}),
         &each(&kept, "connection"),
     )?;
     let closed = Exchange::of(&pod.main(), ask("/close")?).await?;
     let label = "main’s closed connections cost no request";
-    closed.shows(pod, label, &json!([200, 200, 200]), &each(&closed, "status"))
+    let expected = json!({"status": [200, 200, 200]});
+    closed.shows(pod, label, &expected, &each(&closed, "status"))
 }
 
 /// Main sends the next part only when the client has said, on another connection, that it has the last one.
@@ -300,7 +335,11 @@ async fn answers_are_not_held_back(pod: &ScenarioPod) -> Verdict {
     let events = agent::events(through(pod, "/events")?).within(patience::CALL);
     let (sidecar, seen) = (pod.sidecar(), pod.main().ask(events).await?);
     let expect = sidecar.expect("each part arrives at once");
-    expect.holds(seen.number("seen") == Some(4), "4 parts, one by one", seen.to_string())
+    let observed = match seen.number("seen") {
+        Some(parts) => format!("status {}, {parts} of them", seen.number("status").unwrap_or_default()),
+        None => seen.to_string(),
+    };
+    expect.holds(seen.number("seen") == Some(4), "4 parts, one by one", observed)
 }
 
 /// A page of another origin opens it.
@@ -328,17 +367,18 @@ async fn websockets_pass(pod: &ScenarioPod) -> Verdict {
 /// Main holds 200 requests of another Pod before it answers the first one.
 async fn many_requests_are_under_way_at_once(pod: &ScenarioPod) -> Verdict {
     const REQUESTS: usize = 200;
-    let (main, client) = (pod.main(), pod.other("client").main());
+    let (main, sidecar, client) = (pod.main(), pod.sidecar(), pod.other("client").main());
     let since = main.line_count()?;
     let load = agent::load(through(pod, "/held?many")?, REQUESTS).within(patience::CALL);
     client.arrange(load.every(patience::LIFE)).await?;
-    let expect = main.expect("main gets them all").after(since);
-    let held = expect.prints("200 requests at the same time", holds(REQUESTS)).await;
+    let expect = main.expect("main gets them all").owed_by(&sidecar).after(since);
+    let (count, what) = (Cell::new(0), "200 requests at the same time");
+    let observed = || format!("{} at the same time", count.get());
+    let held = expect.prints_else(what, holds(REQUESTS, &count), observed).await;
     main.arrange(agent::release("many")).await?;
     let load = client.arrange(agent::load_stop()).await?;
     held?;
     let all = load.number("ok") == Some(REQUESTS as u64) && load.number("failed") == Some(0);
-    let sidecar = pod.sidecar();
     sidecar
         .expect("each of them is answered")
         .holds(all, "200 answers", load.to_string())
@@ -352,7 +392,8 @@ async fn a_post_is_sent_once(pod: &ScenarioPod) -> Verdict {
     let count = agent::ask("GET", format!("http://{MAIN}/once?post"));
     let count = Exchange::of(&main, count).await?;
     let sidecar = pod.sidecar();
-    let observed = format!("{} times; the client: {}", count.answer()["body"], sent.event);
+    let times = count.answer()["body"].as_str().unwrap_or_default();
+    let observed = format!("{times} times; the client got {}", sent.outcome());
     sidecar
         .expect("main gets it once")
         .holds(count.answer()["body"] == "1", "one POST", observed)
@@ -383,28 +424,25 @@ async fn main_may_be_away(pod: &ScenarioPod) -> Verdict {
 async fn accepted_requests_are_answered(pod: &ScenarioPod) -> Verdict {
     const LABEL: &str = "every accepted request is answered";
     const REQUESTS: usize = 4;
-    let (main, client) = (pod.main(), pod.other("client").main());
+    let (main, sidecar, client) = (pod.main(), pod.sidecar(), pod.other("client").main());
     let since = main.line_count()?;
     let ask = agent::ask("GET", through(pod, "/held?drain")?).within(patience::CALL);
     let end = async {
-        let expect = main.expect(LABEL).after(since);
+        let expect = main.expect(LABEL).owed_by(&sidecar).after(since);
+        let count = Cell::new(0);
+        let observed = || format!("{} of them", count.get());
         expect
-            .prints("4 requests that main has accepted", holds(REQUESTS))
+            .prints_else("4 requests that main has accepted", holds(REQUESTS, &count), observed)
             .await?;
         pod.deleted().await?;
         Ok::<_, Finding>(())
     };
     let (answers, ended) = tokio::join!(client.ask_at_once(REQUESTS, ask), end);
     ended?;
-    for answer in answers? {
-        let answered = answer
-            .fields
-            .get("answers")
-            .is_some_and(|answers| answers[0]["body"] == "the answer");
-        let sidecar = pod.sidecar();
-        sidecar
-            .expect(LABEL)
-            .holds(answered, "the answer", answer.to_string())?;
+    for exchange in answers?.into_iter().map(Exchange::from) {
+        let answered = exchange.answer()["body"] == "the answer";
+        let expect = sidecar.expect(LABEL);
+        expect.holds(answered, "“the answer”", exchange.outcome())?;
     }
     Ok(())
 }
@@ -433,7 +471,7 @@ async fn follows_its_upstreams_name(pod: &ScenarioPod) -> Verdict {
             .eventually(&what, async || {
                 let exchange = Exchange::of(&main, ask.clone()).await?;
                 let answered = exchange.arrived()["host"] == name;
-                Ok(answered.then_some(()).ok_or(exchange.event.to_string()))
+                Ok(answered.then_some(()).ok_or(exchange.outcome()))
             })
             .await?;
         pod.other(name).main().arrange(agent::echo_close(UPSTREAM)).await?;
