@@ -24,6 +24,8 @@ pub const KEEP: &str = "SIDECHECK_KEEP";
 pub const ROOT: &str = "SIDECHECK_ROOT";
 /// What stands before the fixtures' image names on a cluster elsewhere.
 pub const IMAGE_PREFIX: &str = "SIDECHECK_IMAGE_PREFIX";
+/// A file with credentials of registries, a `config.json` of docker: each namespace gets them as its pull secret.
+pub const PULL_SECRET: &str = "SIDECHECK_PULL_SECRET";
 /// A file with the profile, as JSON, of the image that takes the place of a role's reference image.
 pub const PROFILE: &str = "SIDECHECK_PROFILE";
 

@@ -43,6 +43,8 @@ fn says(output: &Output, code: i32, parts: &[&str]) {
 #[case(&["validate", "an/image", "--role", "loging"], "a similar value exists: 'logging'")]
 #[case(&["validate", "an/image", "--profile", "nobody"], "nobody is no file and no ready-made profile; there are: busybox-tail,")]
 #[case(&["validate", "an/image", "--role", "generic", "--mount", "/logs"], "--mount is for the roles logging and config-reload, not for generic")]
+#[case(&["validate", "an/image", "--pull-secret", "/dev/null"], "--context <NAME>")]
+#[case(&["run", "--context", "theirs", "--pull-secret", "/dev/null"], "--pull-secret /dev/null: it is no JSON: EOF while parsing")]
 fn a_wrong_call_is_told_with_what_is_right(#[case] arguments: &[&str], #[case] message: &str) {
     let cache = TempDir::new().expect("a folder");
     // The version is looked at before the engine, which an empty cache lacks.

@@ -1,13 +1,18 @@
 //! Namespaces of a run.
 
+use std::fs;
 use std::hash::{BuildHasher, RandomState};
 
-use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use anyhow::Context;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::{LocalObjectReference, Namespace, Secret, ServiceAccount};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
 
 use super::request::{is_answer, limited};
+use crate::environment;
 
 /// The label that names the run a namespace belongs to.
 pub const RUN_LABEL: &str = "sidecheck.dev/run";
@@ -16,6 +21,10 @@ pub(crate) const MANAGER: &str = "sidecheck";
 
 /// The label that names the Pod Security Standard which a namespace enforces.
 const STANDARD_LABEL: &str = "pod-security.kubernetes.io/enforce";
+
+/// The Secret with the credentials of registries that its Pods use
+/// (<https://kubernetes.io/docs/tasks/configure-pod-container/pull-image-private-registry/>).
+const PULL_SECRET: &str = "sidecheck-pull";
 
 /// Makes a namespace for the run, in which Pods can be created that keep to the Pod Security Standard, if one is named; false if there is a
 /// namespace of that name already.
@@ -35,10 +44,21 @@ pub(crate) async fn create(client: &Client, run: &str, name: &str, standard: Opt
         };
     }
     // The cluster makes this account too, a moment later; Pods are refused until it exists. No Pod here needs its token.
-    let account: ServiceAccount = serde_json::from_value(json!({
+    let mut account: ServiceAccount = serde_json::from_value(json!({
         "metadata": {"name": "default"},
         "automountServiceAccountToken": false,
     }))?;
+    if let Some(secret) = pull_secret()? {
+        let secrets: Api<Secret> = Api::namespaced(client.clone(), name);
+        limited(
+            "create the pull secret",
+            secrets.create(&PostParams::default(), &secret),
+        )
+        .await?;
+        account.image_pull_secrets = Some(vec![LocalObjectReference {
+            name: PULL_SECRET.to_owned(),
+        }]);
+    }
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), name);
     let apply = PatchParams::apply(MANAGER).force();
     limited(
@@ -47,6 +67,23 @@ pub(crate) async fn create(client: &Client, run: &str, name: &str, standard: Opt
     )
     .await?;
     Ok(true)
+}
+
+/// The credentials that the environment names, if it does.
+fn pull_secret() -> anyhow::Result<Option<Secret>> {
+    let Some(path) = environment::value(environment::PULL_SECRET) else {
+        return Ok(None);
+    };
+    let text = fs::read(&path).with_context(|| format!("the pull secret {path} cannot be read"))?;
+    Ok(Some(Secret {
+        metadata: ObjectMeta {
+            name: Some(PULL_SECRET.to_owned()),
+            ..ObjectMeta::default()
+        },
+        type_: Some("kubernetes.io/dockerconfigjson".to_owned()),
+        data: Some([(".dockerconfigjson".to_owned(), ByteString(text))].into()),
+        ..Secret::default()
+    }))
 }
 
 /// A unique number that nobody can guess: every hasher of the standard library has its own random keys.

@@ -1,6 +1,10 @@
 //! The options that say which cluster is meant.
 
+use std::fs;
+use std::path::PathBuf;
+
 use clap::Args;
+use serde_json::Value;
 use sidecheck::cluster::kind::KindCluster;
 use sidecheck::cluster::versions::KubernetesVersion;
 use sidecheck::cluster::{Cluster, Target};
@@ -17,6 +21,9 @@ pub struct ClusterOptions {
     /// The Kubernetes version of the harness's own cluster
     #[arg(long, env = environment::KUBERNETES, value_name = "VERSION", default_value = environment::DEFAULT_KUBERNETES)]
     pub kubernetes: String,
+    /// Credentials with which an existing cluster pulls images: a config.json of docker
+    #[arg(long, env = environment::PULL_SECRET, value_name = "FILE", requires = "context")]
+    pub pull_secret: Option<PathBuf>,
 }
 
 impl ClusterOptions {
@@ -25,6 +32,26 @@ impl ClusterOptions {
         self.kubernetes
             .parse()
             .map_err(|error: anyhow::Error| Usage(error.to_string()).into())
+    }
+
+    /// The file with credentials, by its full path; it has some.
+    pub fn credentials(&self) -> anyhow::Result<Option<PathBuf>> {
+        let Some(given) = &self.pull_secret else {
+            return Ok(None);
+        };
+        let wrong = |why: String| Usage(format!("--pull-secret {}: {why}", given.display()));
+        let text = fs::read(given).map_err(|error| wrong(error.to_string()))?;
+        let config: Value = serde_json::from_slice(&text).map_err(|error| wrong(format!("it is no JSON: {error}")))?;
+        let known = config["auths"].as_object();
+        if known.is_none_or(|known| {
+            known
+                .values()
+                .all(|known| known["auth"].is_null() && known["username"].is_null())
+        }) {
+            let why = "it has no credentials in “auths”; what a helper keeps is not in the file: log in with another config.json";
+            return Err(wrong(why.to_owned()).into());
+        }
+        Ok(Some(std::path::absolute(given)?))
     }
 
     /// The named cluster, or the harness's own, which is brought up if necessary.

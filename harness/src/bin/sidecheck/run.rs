@@ -55,6 +55,7 @@ const KEPT: usize = 10;
 impl Run {
     pub async fn execute(self) -> anyhow::Result<u8> {
         self.cluster.version()?;
+        self.cluster.credentials()?;
         let plan = Plan {
             command: environment::command_on(self.cluster.context.as_deref(), Some(&self.cluster.kubernetes)),
             prove: self.prove,
@@ -159,9 +160,20 @@ impl Job {
     async fn decide(&self, run: &str, folder: &RunFolder, cluster: Option<&Cluster>) -> anyhow::Result<Option<String>> {
         let plan = &self.plan;
         let log = folder.path().join("nextest.log");
-        let (tests, undecidable) = nextest::deciding(&plan.checks, &nextest::tests(&log).await?);
+        let unseen = self.subject.as_ref().is_some_and(|(subject, _)| !subject.is_seen());
+        let (here, beside): (Vec<Planned>, Vec<Planned>) = plan
+            .checks
+            .iter()
+            .cloned()
+            .partition(|check| unseen && check.shape == Shape::Alone);
+        for check in &here {
+            let reason = "no container engine here has the image";
+            folder.record(&undecided(check, OutcomeKind::Skipped, reason))?;
+        }
+        let (tests, undecidable) = nextest::deciding(&beside, &nextest::tests(&log).await?);
         for check in undecidable {
-            folder.record(&undecided(check))?;
+            let reason = "the suite has no test that decides this check";
+            folder.record(&undecided(check, OutcomeKind::Error, reason))?;
         }
         let mut progress = Progress::new(plan.checks.len());
         progress.show(folder);
@@ -179,6 +191,7 @@ impl Job {
             .env(environment::RUN, run)
             .env(environment::PROVE, if plan.prove { "1" } else { "0" })
             .env(environment::KUBERNETES, &self.cluster.kubernetes)
+            .envs(self.cluster.credentials()?.map(|file| (environment::PULL_SECRET, file)))
             .env(
                 environment::KEEP,
                 match self.keep {
@@ -237,12 +250,14 @@ fn end(nextest: &Child) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The outcome of a check that no test decides.
-fn undecided(check: &Planned) -> CheckResult {
+/// The outcome of a check that no test decides, and why.
+fn undecided(check: &Planned, outcome: OutcomeKind, reason: &str) -> CheckResult {
     let fixture = Fixture::load(&environment::root().join("fixtures"), &check.id).ok();
     let metadata = fixture.as_ref().map(|fixture| &fixture.metadata);
-    let reason = "the suite has no test that decides this check".to_owned();
-    CheckResult::undecided(&check.id, check.shape, metadata, reason)
+    CheckResult {
+        outcome,
+        ..CheckResult::undecided(&check.id, check.shape, metadata, reason.to_owned())
+    }
 }
 
 /// What is to be decided of a cluster: every check in each of its shapes that one of the filters names. The checks of roles say something about

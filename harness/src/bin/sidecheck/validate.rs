@@ -59,6 +59,7 @@ impl Validate {
             return Ok(crate::MET);
         }
         self.cluster.version()?;
+        self.cluster.credentials()?;
         let given = self.profile.as_deref().map(file_of).transpose()?;
         let misunderstood = |error: anyhow::Error| anyhow::Error::from(Usage(explained(&error)));
         let profile = match &given {
@@ -66,11 +67,11 @@ impl Validate {
             None => Profile::default(),
         };
         let profile = profile.merge(&self.overrides).map_err(misunderstood)?;
-        let image = self.image.context("clap requires it")?;
+        let image = self.image.clone().context("clap requires it")?;
         let subject = match Subject::obtain(&image).await {
-            // A cluster that pulls it needs no engine here.
-            Err(error) if error.is::<NoEngine>() && self.cluster.context.is_some() => {
-                tracing::warn!("{error}; the image is judged on the cluster only");
+            // A cluster that pulls it needs no engine here, or knows a password that the engine does not.
+            Err(error) if self.pulls_itself(&error) => {
+                tracing::warn!("{}; the image is judged on the cluster only", explained(&error));
                 Subject::unseen(&image)
             }
             other => other?,
@@ -104,6 +105,13 @@ impl Validate {
         let report = report?;
         conclude(&report)?;
         Ok(report.summary.exit_code())
+    }
+}
+
+impl Validate {
+    /// Whether the cluster may have the image although the engine does not.
+    fn pulls_itself(&self, error: &anyhow::Error) -> bool {
+        self.cluster.context.is_some() && (error.is::<NoEngine>() || self.cluster.pull_secret.is_some())
     }
 }
 
