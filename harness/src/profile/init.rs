@@ -49,6 +49,8 @@ const REVERSE_PROXY: &str = "
 reverseProxy:
   # The port at which it accepts requests.
   listen: 8080
+  # What main's preStop hook gets, so that it drains.
+  #drain: {path: /drain, port: 8081}
 ";
 
 const CONFIG_RELOAD: &str = "

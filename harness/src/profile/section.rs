@@ -74,6 +74,19 @@ pub enum Delivers {
 pub struct ReverseProxy {
     /// The port at which it accepts requests. It is one of its ports, whether it is named there or not.
     pub listen: Port,
+    /// What main's preStop hook gets, so that the proxy drains.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain: Option<Endpoint>,
+}
+
+/// Something that answers a GET.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Endpoint {
+    /// The path.
+    pub path: UrlPath,
+    /// The port.
+    pub port: Port,
 }
 
 /// What only a sidecar that reloads a configuration says.
@@ -116,7 +129,10 @@ impl Default for Logging {
 
 impl Default for ReverseProxy {
     fn default() -> Self {
-        Self { listen: 8080.into() }
+        Self {
+            listen: 8080.into(),
+            drain: None,
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use sidecheck::agent;
 use sidecheck::agent::Statement;
 use sidecheck::pod::Line;
+use sidecheck::pod::state::is_ready;
 use sidecheck::timeline::Event;
 use sidecheck::{Container, Finding, ScenarioPod, Verdict, patience};
 
@@ -36,6 +37,7 @@ crate::role! {
         starts_before_main [Classic, Native],
         reaches_main_by_ipv6 [Classic, Native],
         follows_its_upstreams_name [Classic, Native],
+        a_drain_ends_with_mains_restart [Classic, Native],
     }
 }
 
@@ -477,6 +479,38 @@ async fn follows_its_upstreams_name(pod: &ScenarioPod) -> Verdict {
         pod.other(name).main().arrange(agent::echo_close(UPSTREAM)).await?;
     }
     Ok(())
+}
+
+/// Main does what its preStop hook would do, and ends with an error as if a liveness probe had failed. It listens again when the kubelet has had
+/// the time to see that the sidecar is not ready meanwhile, if it says so.
+async fn a_drain_ends_with_mains_restart(pod: &ScenarioPod) -> Verdict {
+    let (main, sidecar) = (pod.main(), pod.sidecar());
+    let Some(drain) = pod.profile()?.reverse_proxy().drain else {
+        return Err(Finding::NotApplicable(
+            "the profile names nothing that main could get so that it drains".to_owned(),
+        ));
+    };
+    main.arrange(agent::echo(MAIN)).await?;
+    let url = at("127.0.0.1", drain.port.get()).trim_end_matches('/').to_owned() + drain.path.as_str();
+    let asked = Exchange::of(&main, agent::ask("GET", url)).await?;
+    let accepted = matches!(asked.answer()["status"].as_u64(), Some(200..=299));
+    let expect = sidecar.expect("it accepts the request to drain");
+    expect.holds(accepted, "a status from 200 to 299", asked.outcome())?;
+    let before = main.run()?;
+    main.end_by(agent::exit(1)).await?;
+    main.given().restarts(&before).await?;
+    pod.until("a Pod that is not ready", |state| !is_ready(&state.pod))
+        .await
+        .ok();
+    main.arrange(agent::echo(MAIN)).await?;
+    main_answers(pod, "main answers again after its restart", patience::RECOVERY).await?;
+    let expect = sidecar.expect("it is ready again").within(patience::RECOVERY);
+    expect
+        .eventually("a Pod that is ready", async || {
+            let is_ready = pod.state().is_some_and(|state| is_ready(&state.pod));
+            Ok(is_ready.then_some(()).ok_or(pod.describe()))
+        })
+        .await
 }
 
 /// Main's name has an address at which nobody listens, and another one.
