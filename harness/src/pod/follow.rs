@@ -180,7 +180,7 @@ impl Follower {
                 }
                 // What has been removed had ended. A stream that was closed in good order before that had come to its end.
                 End::Removed(why) => {
-                    if !closed {
+                    if !closed && !self.log.has_said_its_end(run.restarts) {
                         self.log
                             .gap(format!("it was removed before it was read to its end: {why}"));
                     }
@@ -201,7 +201,10 @@ impl Follower {
                 End::Broken(why) => {
                     closed = false;
                     if self.is_gone() {
-                        self.log.gap(format!("its log broke off before its end: {why}"));
+                        if !self.log.has_said_its_end(run.restarts) {
+                            self.log.gap(format!("its log broke off before its end: {why}"));
+                        }
+                        self.log.outage(None);
                         return;
                     }
                     self.log

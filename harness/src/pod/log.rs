@@ -186,6 +186,14 @@ impl Log {
         store.dropped + store.lines.len()
     }
 
+    /// Whether the last line is the agent's own word that this run ends. The kernel ends all others with a first process, so nothing comes after.
+    pub(super) fn has_said_its_end(&self, run: i32) -> bool {
+        let store = self.store();
+        let last = store.lines.back().filter(|line| line.run == run);
+        let last = last.and_then(|line| line.event.as_ref());
+        last.is_some_and(|event| event.event == "exit" && event.number("pid") == Some(1))
+    }
+
     /// The last lines, for a message.
     pub(super) fn last_words(&self) -> String {
         const SHOWN: usize = 5;
@@ -249,6 +257,26 @@ mod tests {
             event: None,
             cut: 0,
         }
+    }
+
+    #[test]
+    fn the_agents_last_word_is_the_end_of_its_run() {
+        let exit = |pid: u32| Line {
+            event: Event::parse(
+                "main",
+                "n",
+                &format!(r#"{{"t":1,"nonce":"n","event":"exit","code":0,"pid":{pid}}}"#),
+            )
+            .map(Arc::new),
+            ..line(2, 1)
+        };
+        let log = Log::new();
+        log.push(line(1, 1));
+        assert!(!log.has_said_its_end(1));
+        log.push(exit(1));
+        assert!(log.has_said_its_end(1) && !log.has_said_its_end(0));
+        log.push(exit(7));
+        assert!(!log.has_said_its_end(1), "another process may go on");
     }
 
     #[test]
