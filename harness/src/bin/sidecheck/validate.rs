@@ -106,9 +106,7 @@ impl Validate {
         conclude(&report)?;
         Ok(report.summary.exit_code())
     }
-}
 
-impl Validate {
     /// Whether the cluster may have the image although the engine does not.
     fn pulls_itself(&self, error: &anyhow::Error) -> bool {
         self.cluster.context.is_some() && (error.is::<NoEngine>() || self.cluster.pull_secret.is_some())
