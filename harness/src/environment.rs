@@ -1,14 +1,25 @@
 //! What the environment says: where the project, its cache and its results are, and what a run is to do.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::bail;
 
+use crate::cluster::kind;
+
 /// Names an existing cluster: a context of the kubeconfig.
 pub const CONTEXT: &str = "SIDECHECK_CONTEXT";
-/// The kubeconfig of the cluster that the harness made; set by nextest's setup script.
+/// `true` means the cluster in one of whose Pods the program runs.
+pub const IN_CLUSTER: &str = "SIDECHECK_IN_CLUSTER";
+/// Existing namespaces of the cluster, separated by commas, in which the run works instead of making its own.
+pub const NAMESPACES: &str = "SIDECHECK_NAMESPACES";
+/// Labels that a node must have for Pods to go there: `KEY=VALUE,…`.
+pub const NODE_SELECTOR: &str = "SIDECHECK_NODE_SELECTOR";
+/// Taints that Pods tolerate: `KEY[=VALUE][:EFFECT],…`.
+pub const TOLERATIONS: &str = "SIDECHECK_TOLERATIONS";
+/// A kubeconfig: that of the cluster that the harness made, set by nextest's setup script, or that of an existing one.
 pub const KUBECONFIG: &str = "SIDECHECK_KUBECONFIG";
 /// The Kubernetes minor version of the cluster to make.
 pub const KUBERNETES: &str = "SIDECHECK_KUBERNETES";
@@ -24,6 +35,8 @@ pub const KEEP: &str = "SIDECHECK_KEEP";
 pub const ROOT: &str = "SIDECHECK_ROOT";
 /// What stands before the fixtures' image names on a cluster elsewhere.
 pub const IMAGE_PREFIX: &str = "SIDECHECK_IMAGE_PREFIX";
+/// The tag of the fixtures' images; made from what they are made of if it is not set.
+pub const IMAGE_TAG: &str = "SIDECHECK_IMAGE_TAG";
 /// A file with credentials of registries, a `config.json` of docker: each namespace gets them as its pull secret.
 pub const PULL_SECRET: &str = "SIDECHECK_PULL_SECRET";
 /// A file with the profile, as JSON, of the image that takes the place of a role's reference image.
@@ -35,9 +48,24 @@ pub const IMAGES: &str = "SIDECHECK_IMAGES";
 /// The Kubernetes version of the harness's own cluster if none is named.
 pub const DEFAULT_KUBERNETES: &str = "1.37";
 
+/// What a command line has said in the place of variables.
+static GIVEN: OnceLock<BTreeMap<&'static str, String>> = OnceLock::new();
+
+/// Takes values of a command line for those of variables, in this process and, with [`given`], in those that it calls. Later calls count for
+/// nothing.
+pub fn give(values: impl IntoIterator<Item = (&'static str, String)>) {
+    GIVEN.get_or_init(|| values.into_iter().collect());
+}
+
+/// What was given to [`give`].
+pub fn given() -> impl Iterator<Item = (&'static str, &'static String)> {
+    GIVEN.get().into_iter().flatten().map(|(name, value)| (*name, value))
+}
+
 /// A variable's value, unless it is empty.
 pub fn value(name: &str) -> Option<String> {
-    env::var(name).ok().filter(|value| !value.is_empty())
+    let given = GIVEN.get().and_then(|given| given.get(name).cloned());
+    given.or_else(|| env::var(name).ok()).filter(|value| !value.is_empty())
 }
 
 /// The project's root: the named one, or the nearest folder, from the test's package or the current one upwards, that holds `fixtures`.
@@ -109,19 +137,36 @@ pub fn selection() -> Option<BTreeSet<String>> {
     Some(selected.split(',').map(|check| check.trim().to_owned()).collect())
 }
 
-/// The command that decides checks on the cluster that the environment names.
-pub fn command() -> String {
-    command_on(value(CONTEXT).as_deref(), value(KUBERNETES).as_deref())
+/// Values of a variable that are separated by commas; none if it is not set.
+pub fn list(name: &str) -> Vec<String> {
+    let text = value(name).unwrap_or_default();
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    parts.map(str::to_owned).collect()
 }
 
-/// The command that decides checks on this cluster: an existing one, or the harness's own of a version.
-pub fn command_on(context: Option<&str>, kubernetes: Option<&str>) -> String {
-    let command = "./scripts/conformance";
-    match (context, kubernetes) {
-        (Some(context), _) => format!("{command} --context {context}"),
-        (None, Some(version)) if version != DEFAULT_KUBERNETES => format!("{command} --kubernetes {version}"),
-        _ => command.to_owned(),
+/// The command that decides checks on the cluster that the environment names.
+pub fn command() -> String {
+    let mut words = vec!["./scripts/conformance".to_owned()];
+    let is_own = value(KUBECONFIG).is_some_and(|path| kind::is_own(Path::new(&path)));
+    let options = [
+        ("--kubeconfig", KUBECONFIG),
+        ("--context", CONTEXT),
+        ("--namespace", NAMESPACES),
+        ("--node-selector", NODE_SELECTOR),
+        ("--toleration", TOLERATIONS),
+        ("--image-prefix", IMAGE_PREFIX),
+    ];
+    words.extend(value(IN_CLUSTER).map(|_| "--in-cluster".to_owned()));
+    for (option, name) in options {
+        let value = value(name).filter(|_| !(is_own && name == KUBECONFIG));
+        words.extend(value.map(|value| format!("{option} {value}")));
     }
+    let is_existing =
+        value(IN_CLUSTER).is_some() || value(CONTEXT).is_some() || (value(KUBECONFIG).is_some() && !is_own);
+    if let Some(version) = value(KUBERNETES).filter(|version| version != DEFAULT_KUBERNETES && !is_existing) {
+        words.push(format!("--kubernetes {version}"));
+    }
+    words.join(" ")
 }
 
 #[cfg(test)]

@@ -1,20 +1,17 @@
 //! What the harness finds out about a real cluster, with all rights and with few.
 
-use std::collections::BTreeSet;
-use std::path::Path;
+mod common;
 
-use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{Namespace, Node, ServiceAccount};
-use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
-use kube::api::{DeleteParams, ListParams, PostParams};
-use kube::config::Kubeconfig;
+use std::collections::BTreeSet;
+
+use common::account::Account;
+use k8s_openapi::api::core::v1::{Namespace, Node};
+use kube::api::{DeleteParams, ListParams};
 use kube::{Api, Client, ResourceExt};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::json;
+use sidecheck::cluster::Cluster;
 use sidecheck::cluster::capabilities::{Answer, Capabilities, of_run, probe};
 use sidecheck::cluster::namespace::RUN_LABEL;
-use sidecheck::cluster::{Cluster, Target};
 use sidecheck::fixture::Need;
 use sidecheck::report::records::RunFolder;
 use tempfile::TempDir;
@@ -85,7 +82,9 @@ async fn a_need_is_asked_for_once_in_a_run() {
     folder.write("capabilities.json", &known).expect("written");
     let (one, other) = (needs(&["two-nodes", "create pods"]), needs(&["create pods"]));
     let (run, ask) = (folder.id(), async |needs| {
-        of_run(&folder, &cluster, &folder.id(), needs).await.expect("answers")
+        of_run(&folder, &cluster, &folder.id(), &[], needs)
+            .await
+            .expect("answers")
     });
     let (first, second) = tokio::join!(ask(&one), ask(&other));
     let before = Answer::Lacking("as it was found before".to_owned());
@@ -93,84 +92,6 @@ async fn a_need_is_asked_for_once_in_a_run() {
     assert_eq!(*answer(&second, "create pods"), Answer::Available);
     assert_eq!(folder.read::<Capabilities>("capabilities.json"), Some(first));
     assert!(left(&cluster.client, &run).await.is_empty());
-}
-
-/// An account with a name of its own and these rules; it is removed with [`Account::remove`].
-struct Account {
-    name: String,
-    client: Client,
-    folder: TempDir,
-}
-
-impl Account {
-    async fn create(name: &str, rules: Value) -> Self {
-        let (client, name) = (cluster().await.client, run(name));
-        let metadata = json!({"name": name});
-        create::<ClusterRole>(Api::all(client.clone()), json!({"metadata": metadata, "rules": rules})).await;
-        let subject = json!({"kind": "ServiceAccount", "name": name, "namespace": "default"});
-        let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name});
-        let binding = json!({"metadata": metadata, "roleRef": role, "subjects": [subject]});
-        create::<ClusterRoleBinding>(Api::all(client.clone()), binding).await;
-        create::<ServiceAccount>(
-            Api::namespaced(client.clone(), "default"),
-            json!({"metadata": metadata}),
-        )
-        .await;
-        Self {
-            name,
-            client,
-            folder: TempDir::new().expect("a folder"),
-        }
-    }
-
-    fn accounts(&self) -> Api<ServiceAccount> {
-        Api::namespaced(self.client.clone(), "default")
-    }
-
-    /// The cluster as this account sees it.
-    async fn cluster(&self) -> Cluster {
-        let request = TokenRequest {
-            spec: TokenRequestSpec::default(),
-            ..TokenRequest::default()
-        };
-        let request = self
-            .accounts()
-            .create_token_request(&self.name, &PostParams::default(), &request)
-            .await
-            .expect("a token");
-        let token = request.status.expect("a token").token;
-        let path = self.folder.path().join("kubeconfig");
-        write_kubeconfig(&path, &token);
-        Cluster::connect_to(Target::Kubeconfig(path)).await.expect("a client")
-    }
-
-    async fn remove(self) {
-        let parameters = DeleteParams::default();
-        let roles: Api<ClusterRole> = Api::all(self.client.clone());
-        roles.delete(&self.name, &parameters).await.expect("removed");
-        let bindings: Api<ClusterRoleBinding> = Api::all(self.client.clone());
-        bindings.delete(&self.name, &parameters).await.expect("removed");
-        self.accounts().delete(&self.name, &parameters).await.ok();
-    }
-}
-
-async fn create<K>(api: Api<K>, object: Value)
-where
-    K: Clone + std::fmt::Debug + DeserializeOwned + Serialize,
-{
-    let object = serde_json::from_value(object).expect("an object");
-    api.create(&PostParams::default(), &object).await.expect("created");
-}
-
-/// The harness's own kubeconfig, with this token in the place of the administrator's certificate.
-fn write_kubeconfig(path: &Path, token: &str) {
-    let Ok(Target::Kubeconfig(own)) = Target::from_environment() else {
-        panic!("these tests run on the harness's own cluster");
-    };
-    let kubeconfig = Kubeconfig::read_from(own).expect("a kubeconfig");
-    let mut kubeconfig = serde_json::to_value(kubeconfig).expect("JSON");
-    kubeconfig["users"][0]["user"] = json!({"token": token});
-    std::fs::write(path, kubeconfig.to_string()).expect("a file");
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use rstest::rstest;
 use serde_json::json;
 use sidecheck::cluster::namespace::RUN_LABEL;
 use sidecheck::cluster::{Cluster, Target};
-use sidecheck::scenario::{remove_namespaces, wait_until_gone};
+use sidecheck::scenario::Leftovers;
 use sidecheck::{ScenarioPod, environment, patience};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
@@ -43,10 +43,7 @@ async fn a_missing_image_is_an_error() {
     let result = outcome(spec, None, async |_| Ok(())).await;
     is_error(
         &result,
-        &[
-            "container main of Pod app does not run",
-            "localhost/sidecheck/absent:v1",
-        ],
+        &["container main of Pod app does not run", "localhost/sidecheck/absent:"],
     );
 }
 
@@ -121,7 +118,7 @@ async fn door(to: &Path, folder: &Path) -> (Target, tokio::task::AbortHandle) {
             });
         }
     });
-    (Target::Kubeconfig(path), open.abort_handle())
+    (Target::Own(path), open.abort_handle())
 }
 
 async fn client() -> Client {
@@ -147,7 +144,16 @@ async fn a_cluster_that_stops_answering_is_an_error() {
     .await;
     is_error(&result, &["cannot read the log"]);
     // What could not be removed through the closed door is removed as `clean` does it.
-    remove_namespaces(&client().await, Some(&run())).await.expect("removed");
+    let (client, run) = (client().await, run());
+    leftovers(&client, &run).remove().await.expect("removed");
+}
+
+fn leftovers<'a>(client: &'a Client, run: &'a str) -> Leftovers<'a> {
+    Leftovers {
+        client,
+        run: Some(run),
+        namespaces: &[],
+    }
 }
 
 #[tokio::test]
@@ -166,7 +172,7 @@ async fn a_namespace_that_is_stuck_in_deletion_is_told_with_what_holds_it() {
         .await
         .expect("created");
 
-    remove_namespaces(&client, Some(&run)).await.expect("asked");
+    leftovers(&client, &run).remove().await.expect("asked");
     let held = |namespace: Option<&Namespace>| {
         let conditions = namespace.and_then(|namespace| namespace.status.as_ref()?.conditions.as_ref());
         conditions
@@ -175,12 +181,10 @@ async fn a_namespace_that_is_stuck_in_deletion_is_told_with_what_holds_it() {
             .any(|condition| condition.type_ == "NamespaceFinalizersRemaining" && condition.status == "True")
     };
     await_condition(namespaces, &run, held).await.expect("a watch");
-    let error = wait_until_gone(&client, Some(&run), Duration::from_secs(1))
-        .await
-        .expect_err("stuck");
-    let text = error.to_string();
+    let error = leftovers(&client, &run).wait_until_gone(Duration::from_secs(1)).await;
+    let text = error.expect_err("stuck").to_string();
     assert!(
-        text.contains(&format!("the namespace {run} was not deleted within 1s")),
+        text.contains(&format!("after 1s, the namespace {run} is still there")),
         "{text}"
     );
     assert!(text.contains("example.com/hold"), "{text}");
@@ -189,9 +193,8 @@ async fn a_namespace_that_is_stuck_in_deletion_is_told_with_what_holds_it() {
     maps.patch("held", &PatchParams::default(), &release)
         .await
         .expect("released");
-    wait_until_gone(&client, Some(&run), patience::CLEAN_UP)
-        .await
-        .expect("gone");
+    let leftovers = leftovers(&client, &run);
+    leftovers.wait_until_gone(patience::CLEAN_UP).await.expect("gone");
 }
 
 /// A run of the command on one check that takes a while, once its namespace is there.

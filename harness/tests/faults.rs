@@ -205,7 +205,7 @@ impl Wire {
             }
         });
         Ok(Self {
-            target: Target::Kubeconfig(path),
+            target: Target::Own(path),
             connections,
             _folder: folder,
         })

@@ -102,10 +102,11 @@ fn images_have_the_addresses_that_the_cluster_knows() {
         .args(["fixture", "area/check"])
         .env("CARGO_MANIFEST_DIR", project.path())
         .env(environment::IMAGE_PREFIX, "registry.example/team")
+        .env(environment::IMAGE_TAG, "0123")
         .output()
         .expect("the command");
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(text.contains("image: registry.example/team/agent:v1"), "{text}");
+    assert!(text.contains("image: registry.example/team/agent:0123"), "{text}");
 }
 
 #[rstest]

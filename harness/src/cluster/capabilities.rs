@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use anyhow::{Context, bail};
 use futures::future::{try_join, try_join_all};
-use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{AttachParams, DeleteParams, ListParams, PostParams};
 use kube::client::UpgradeConnectionError;
-use kube::discovery::Discovery;
+use kube::discovery::{Discovery, Scope};
 use kube::runtime::wait::await_condition;
 use kube::{Api, Client, ResourceExt};
 use serde::{Deserialize, Serialize};
@@ -20,8 +20,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::request::limited;
-use super::{Cluster, Target, images, namespace, node_is_ready};
+use super::namespace::{Lent, RUN_LABEL};
+use super::request::{is_answer, limited};
+use super::rights::is_allowed;
+use super::{Cluster, Target, images, namespace, placement};
 use crate::display::explained;
 use crate::fixture::Need;
 use crate::patience;
@@ -31,11 +33,13 @@ use crate::report::records::RunFolder;
 const FILE: &str = "capabilities.json";
 const LOCK: &str = "capabilities.lock";
 
-/// The image of the Pods that try things out, the port they serve, the label with their names, and the name of the first one.
+/// The image of the Pods that try things out, the port they serve, the label with their names, and their names.
 const IMAGE: &str = "localhost/sidecheck/agent:v1";
 const PORT: u16 = 8080;
 const LABEL: &str = "sidecheck.dev/probe";
-const SUBJECT: &str = "subject";
+const SUBJECT: &str = "sidecheck-probe";
+const DENIED: &str = "sidecheck-denied";
+const CALLER: &str = "sidecheck-caller";
 
 /// Whether a cluster has what a check needs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +83,7 @@ pub async fn of_run(
     folder: &RunFolder,
     cluster: &Cluster,
     run: &str,
+    namespaces: &[String],
     needs: &BTreeSet<Need>,
 ) -> anyhow::Result<Capabilities> {
     let known = || folder.read::<Capabilities>(FILE).unwrap_or_default();
@@ -95,7 +100,8 @@ pub async fn of_run(
     let mut capabilities = known();
     if !asked(&capabilities) {
         let open = needs.iter().filter(|need| !capabilities.answers.contains_key(need));
-        let found = probe(cluster, run, &open.cloned().collect()).await?;
+        let given = (!namespaces.is_empty()).then(|| (folder.path(), namespaces));
+        let found = answers(cluster, run, given, &open.cloned().collect()).await?;
         capabilities.answers.extend(found.answers);
         folder.write(FILE, &capabilities)?;
     }
@@ -108,10 +114,21 @@ pub async fn of_run(
 /// # Errors
 /// The cluster does not answer, or does not run a simple Pod. That an account may not do something is an answer, not an error.
 pub async fn probe(cluster: &Cluster, run: &str, needs: &BTreeSet<Need>) -> anyhow::Result<Capabilities> {
+    answers(cluster, run, None, needs).await
+}
+
+/// Like [`probe`]; in one of the given namespaces if there are some, which the processes of the run lend each other by its folder.
+async fn answers(
+    cluster: &Cluster,
+    run: &str,
+    given: Option<(&Path, &[String])>,
+    needs: &BTreeSet<Need>,
+) -> anyhow::Result<Capabilities> {
     let probe = Probe {
         cluster,
         run,
-        namespace: OnceCell::new(),
+        given,
+        place: OnceCell::new(),
         subject: OnceCell::new(),
     };
     let answers = needs
@@ -128,8 +145,24 @@ pub async fn probe(cluster: &Cluster, run: &str, needs: &BTreeSet<Need>) -> anyh
 struct Probe<'a> {
     cluster: &'a Cluster,
     run: &'a str,
-    namespace: OnceCell<String>,
+    given: Option<(&'a Path, &'a [String])>,
+    place: OnceCell<Place>,
     subject: OnceCell<Pod>,
+}
+
+/// The namespace in which something is tried out.
+enum Place {
+    Own(String),
+    Lent(Lent),
+}
+
+impl Place {
+    fn name(&self) -> &str {
+        match self {
+            Self::Own(name) => name,
+            Self::Lent(lent) => &lent.name,
+        }
+    }
 }
 
 impl Probe<'_> {
@@ -139,11 +172,11 @@ impl Probe<'_> {
             Need::FeatureGate(name) => feature_gate(client, name).await,
             Need::Ipv6 => self.ipv6().await,
             Need::NetworkPolicy => self.network_policy().await,
-            Need::TwoNodes => two_nodes(client).await,
+            Need::TwoNodes => two_nodes(self.cluster).await,
             Need::Exec => self.exec().await,
             Need::PortForward => self.port_forward().await,
             Need::OwnCluster => Ok(own_cluster(&self.cluster.target)),
-            Need::Create(resource) => can_create(client, resource).await,
+            Need::Create(resource) => can_create(client, resource, self.given.map_or(&[], |(_, names)| names)).await,
         };
         // A refusal is final; any other trouble may be gone next time.
         found.or_else(|error| match refusal(&error) {
@@ -154,19 +187,25 @@ impl Probe<'_> {
         })
     }
 
-    async fn pods(&self) -> anyhow::Result<Api<Pod>> {
-        let client = &self.cluster.client;
-        let create = async || {
-            let name = format!("sidecheck-probe-{}-{:08x}", self.run, namespace::unique() as u32);
-            namespace::create(client, self.run, &name, None).await.map(|_| name)
+    async fn namespace(&self) -> anyhow::Result<&str> {
+        let find = async || match self.given {
+            Some((folder, names)) => Lent::borrow(folder, names, false).await.map(Place::Lent),
+            None => {
+                let name = format!("sidecheck-probe-{}-{:08x}", self.run, namespace::unique() as u32);
+                namespace::create(&self.cluster.client, self.run, &name, None).await?;
+                Ok(Place::Own(name))
+            }
         };
-        let namespace = self.namespace.get_or_try_init(create).await?;
-        Ok(Api::namespaced(client.clone(), namespace))
+        self.place.get_or_try_init(find).await.map(Place::name)
+    }
+
+    async fn pods(&self) -> anyhow::Result<Api<Pod>> {
+        Ok(Api::namespaced(self.cluster.client.clone(), self.namespace().await?))
     }
 
     /// A ready Pod that serves [`PORT`].
     async fn subject(&self) -> anyhow::Result<&Pod> {
-        let create = async || create_pod(&self.pods().await?, SUBJECT).await;
+        let create = async || create_pod(&self.pods().await?, self.run, SUBJECT).await;
         self.subject.get_or_try_init(create).await
     }
 
@@ -208,9 +247,7 @@ impl Probe<'_> {
 
     /// Whether the account has one of the rights that servers ask for, depending on their version, before they connect to a Pod.
     async fn may_use(&self, resource: &str) -> anyhow::Result<bool> {
-        self.pods().await?;
-        let namespace = self.namespace.get().map(String::as_str);
-        let client = &self.cluster.client;
+        let (client, namespace) = (&self.cluster.client, Some(self.namespace().await?));
         Ok(is_allowed(client, "get", "", resource, namespace).await?
             || is_allowed(client, "create", "", resource, namespace).await?)
     }
@@ -222,7 +259,8 @@ impl Probe<'_> {
             other => return Ok(other),
         }
         let pods = self.pods().await?;
-        let (denied, caller) = try_join(create_pod(&pods, "denied"), create_pod(&pods, "caller")).await?;
+        let create = |name| create_pod(&pods, self.run, name);
+        let (denied, caller) = try_join(create(DENIED), create(CALLER)).await?;
         let address = denied
             .status
             .and_then(|status| status.pod_ip)
@@ -235,11 +273,10 @@ impl Probe<'_> {
             bail!("two Pods could not connect to each other before there was any NetworkPolicy");
         }
         let policy: NetworkPolicy = serde_json::from_value(json!({
-            "metadata": {"name": "deny"},
-            "spec": {"podSelector": {"matchLabels": {LABEL: "denied"}}, "policyTypes": ["Ingress"]},
+            "metadata": {"name": DENIED, "labels": {RUN_LABEL: self.run}},
+            "spec": {"podSelector": {"matchLabels": {LABEL: DENIED}}, "policyTypes": ["Ingress"]},
         }))?;
-        let namespace = self.namespace.get().context("the Pods have a namespace")?;
-        let policies: Api<NetworkPolicy> = Api::namespaced(self.cluster.client.clone(), namespace);
+        let policies = self.policies().await?;
         limited(
             "create a NetworkPolicy",
             policies.create(&PostParams::default(), &policy),
@@ -252,12 +289,44 @@ impl Probe<'_> {
         })
     }
 
-    /// Deletes what was made, in the background.
-    async fn discard(&self) {
-        let Some(name) = self.namespace.get() else { return };
-        let namespaces: Api<Namespace> = Api::all(self.cluster.client.clone());
-        let background = DeleteParams::background();
-        if let Err(error) = limited("delete the namespace", namespaces.delete(name, &background)).await {
+    async fn policies(&self) -> anyhow::Result<Api<NetworkPolicy>> {
+        Ok(Api::namespaced(self.cluster.client.clone(), self.namespace().await?))
+    }
+
+    /// Deletes what was made: an own namespace in the background, but whoever gets a lent one next finds it clear.
+    async fn discard(self) {
+        let (pods, policies) = match (self.pods().await, self.policies().await) {
+            (Ok(pods), Ok(policies)) if self.place.initialized() => (pods, policies),
+            _ => return,
+        };
+        let Some(place) = self.place.into_inner() else { return };
+        let name = place.name().to_owned();
+        let deletion = async {
+            match place {
+                Place::Own(name) => {
+                    let namespaces: Api<Namespace> = Api::all(self.cluster.client.clone());
+                    let background = DeleteParams::background();
+                    limited("delete the namespace", namespaces.delete(&name, &background)).await?;
+                }
+                Place::Lent(lent) => {
+                    let ours = ListParams::default().labels(LABEL);
+                    let soon = DeleteParams::background().grace_period(1);
+                    limited("delete the Pods", pods.delete_collection(&soon, &ours)).await?;
+                    match limited("delete a NetworkPolicy", policies.delete(DENIED, &soon)).await {
+                        Err(error) if !is_answer(&error, &[403, 404]) => return Err(error),
+                        _ => {}
+                    }
+                    let left = async || limited("list the Pods", pods.list(&ours)).await;
+                    let deadline = Instant::now() + patience::DELETION;
+                    while !left().await?.items.is_empty() && Instant::now() < deadline {
+                        sleep(patience::LOOK_AGAIN).await;
+                    }
+                    lent.give_back(false, left().await?.items.is_empty())?;
+                }
+            }
+            anyhow::Ok(())
+        };
+        if let Err(error) = deletion.await {
             tracing::warn!(
                 namespace = name,
                 "left behind, `sidecheck clean` removes it: {}",
@@ -268,21 +337,23 @@ impl Probe<'_> {
 }
 
 /// Makes a Pod that serves [`PORT`], and waits until it is ready.
-async fn create_pod(pods: &Api<Pod>, name: &str) -> anyhow::Result<Pod> {
-    let pod: Pod = serde_json::from_value(json!({
-        "metadata": {"name": name, "labels": {LABEL: name}},
+async fn create_pod(pods: &Api<Pod>, run: &str, name: &str) -> anyhow::Result<Pod> {
+    let mut pod = json!({
+        "metadata": {"name": name, "labels": {LABEL: name, RUN_LABEL: run}},
         "spec": {
             "terminationGracePeriodSeconds": 1,
             "securityContext": {"runAsNonRoot": true, "runAsUser": 65534, "seccompProfile": {"type": "RuntimeDefault"}},
             "containers": [{
                 "name": "main",
-                "image": images::address(IMAGE),
+                "image": IMAGE,
                 "args": [format!("serve {PORT}")],
                 "readinessProbe": {"tcpSocket": {"port": PORT}, "periodSeconds": 1},
                 "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
             }],
         },
-    }))?;
+    });
+    placement::place(&mut pod["spec"])?;
+    let pod: Pod = serde_json::from_value(pod)?;
     limited("create a Pod", pods.create(&PostParams::default(), &pod)).await?;
     let ready = |pod: Option<&Pod>| {
         let conditions = pod.and_then(|pod| pod.status.as_ref()?.conditions.as_ref());
@@ -343,9 +414,9 @@ async fn settles(goes_through: bool, connects: impl AsyncFn() -> anyhow::Result<
 
 fn own_cluster(target: &Target) -> Answer {
     match target {
-        Target::Kubeconfig(_) => Answer::Available,
-        Target::Context(name) => Answer::Unknown(format!(
-            "the check changes the whole cluster, which is done only to clusters that sidecheck made, not to {name}"
+        Target::Own(_) => Answer::Available,
+        other => Answer::Unknown(format!(
+            "the check changes the whole cluster, which is done only to clusters that sidecheck made, not to {other}"
         )),
     }
 }
@@ -371,72 +442,45 @@ fn gate_in(metrics: &str, name: &str) -> Answer {
     }
 }
 
-async fn two_nodes(client: &Client) -> anyhow::Result<Answer> {
-    let nodes: Api<Node> = Api::all(client.clone());
-    let nodes = limited("list the nodes", nodes.list(&ListParams::default())).await?;
-    Ok(match nodes.iter().filter(|node| takes_pods(node)).count() {
+async fn two_nodes(cluster: &Cluster) -> anyhow::Result<Answer> {
+    let Some(nodes) = cluster.nodes().await? else {
+        return Ok(Answer::Unknown("this account may not list nodes".to_owned()));
+    };
+    let takes = nodes
+        .iter()
+        .map(placement::takes_pods)
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(match takes.into_iter().filter(|takes| *takes).count() {
         2.. => Answer::Available,
         1 => Answer::Lacking("only one node of the cluster takes Pods".to_owned()),
         0 => Answer::Lacking("no node of the cluster takes Pods".to_owned()),
     })
 }
 
-fn takes_pods(node: &Node) -> bool {
-    let spec = node.spec.as_ref();
-    let closed = spec.and_then(|spec| spec.unschedulable).unwrap_or_default();
-    let tainted = spec
-        .and_then(|spec| spec.taints.as_ref())
-        .is_some_and(|taints| taints.iter().any(|taint| taint.effect != "PreferNoSchedule"));
-    node_is_ready(node) && !closed && !tainted
-}
-
-async fn can_create(client: &Client, resource: &str) -> anyhow::Result<Answer> {
+/// Whether objects of the resource can be created: in the whole cluster, or in each of the given namespaces if it is one of namespaces.
+async fn can_create(client: &Client, resource: &str, given: &[String]) -> anyhow::Result<Answer> {
     let (plural, group) = resource.split_once('.').unwrap_or((resource, ""));
     let discovery = Discovery::new(client.clone()).filter(&[group]);
     let discovery = limited("list the API's resources", discovery.run()).await?;
-    let served = discovery
+    let scope = discovery
         .groups()
         .filter(|served| served.name() == group)
         .flat_map(|served| served.resources_by_stability())
-        .any(|(served, _)| served.plural == plural);
-    if !served {
+        .find(|(served, _)| served.plural == plural)
+        .map(|(_, capabilities)| capabilities.scope);
+    let Some(scope) = scope else {
         return Ok(Answer::Lacking(format!("the API server does not serve {resource}")));
-    }
-    Ok(if is_allowed(client, "create", group, plural, None).await? {
-        Answer::Available
-    } else {
-        Answer::Unknown(format!("this account may not create {resource}"))
-    })
-}
-
-/// Asks whether this account has a right: in every namespace and for what belongs to none, if no namespace is given.
-async fn is_allowed(
-    client: &Client,
-    verb: &str,
-    group: &str,
-    resource: &str,
-    namespace: Option<&str>,
-) -> anyhow::Result<bool> {
-    let (resource, subresource) = resource
-        .split_once('/')
-        .map_or((resource, None), |(resource, sub)| (resource, Some(sub.to_owned())));
-    let review = SelfSubjectAccessReview {
-        spec: SelfSubjectAccessReviewSpec {
-            resource_attributes: Some(ResourceAttributes {
-                verb: Some(verb.to_owned()),
-                group: Some(group.to_owned()),
-                resource: Some(resource.to_owned()),
-                subresource,
-                namespace: namespace.map(str::to_owned),
-                ..ResourceAttributes::default()
-            }),
-            ..SelfSubjectAccessReviewSpec::default()
-        },
-        ..SelfSubjectAccessReview::default()
     };
-    let reviews: Api<SelfSubjectAccessReview> = Api::all(client.clone());
-    let review = limited("ask for rights", reviews.create(&PostParams::default(), &review)).await?;
-    Ok(review.status.is_some_and(|status| status.allowed))
+    let namespaces: Vec<Option<&str>> = match scope {
+        Scope::Namespaced if !given.is_empty() => given.iter().map(|name| Some(name.as_str())).collect(),
+        _ => vec![None],
+    };
+    for namespace in namespaces {
+        if !is_allowed(client, "create", group, plural, namespace).await? {
+            return Ok(Answer::Unknown(format!("this account may not create {resource}")));
+        }
+    }
+    Ok(Answer::Available)
 }
 
 /// What the API server, or something before it, says if it refuses a request for good: the rights are missing, or connections to Pods are

@@ -1,10 +1,11 @@
 //! The fixtures' own images: built by `scripts/images`, loaded into nodes as one archive, and only when changed.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use anyhow::Context;
 use k8s_openapi::api::core::v1::Node;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -17,6 +18,9 @@ use crate::{environment, patience};
 
 /// What the fixtures' images are called.
 pub const LOCAL_PREFIX: &str = "localhost/sidecheck/";
+
+/// The tag of the images in fixtures and in the engine. Nodes know them by [`tag`].
+const LOCAL_TAG: &str = ":v1";
 
 /// The annotation of a node that names the archive it holds.
 const LOADED: &str = "sidecheck.dev/images";
@@ -44,8 +48,10 @@ pub async fn load(engine: &Engine, cluster: &Cluster, name: &str) -> anyhow::Res
     let archive = archive().await?;
     let content = archive.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let nodes: Api<Node> = Api::all(cluster.client.clone());
-    let stale: Vec<Node> = limited("list the nodes", nodes.list(&ListParams::default()))
+    let stale: Vec<Node> = cluster
+        .nodes()
         .await?
+        .unwrap_or_default()
         .into_iter()
         .filter(|node| node.annotations().get(LOADED) != Some(&content))
         .collect();
@@ -79,11 +85,19 @@ pub fn names() -> anyhow::Result<Vec<String>> {
     for entry in std::fs::read_dir(&folder).with_context(|| format!("no folder {}", folder.display()))? {
         let entry = entry?;
         if entry.path().join("Containerfile").is_file() {
-            names.push(format!("{LOCAL_PREFIX}{}:v1", entry.file_name().to_string_lossy()));
+            names.push(format!(
+                "{LOCAL_PREFIX}{}{LOCAL_TAG}",
+                entry.file_name().to_string_lossy()
+            ));
         }
     }
     names.sort();
     Ok(names)
+}
+
+/// The name of one of the images without prefix and tag: `agent`.
+pub fn short(image: &str) -> &str {
+    image.trim_start_matches(LOCAL_PREFIX).trim_end_matches(LOCAL_TAG)
 }
 
 /// The images as the cluster's nodes know them; with the digest `unknown` if no node names one.
@@ -91,8 +105,7 @@ pub fn names() -> anyhow::Result<Vec<String>> {
 /// # Errors
 /// The folder of the images or the nodes cannot be read.
 pub async fn on(cluster: &Cluster) -> anyhow::Result<Vec<ImageFacts>> {
-    let nodes: Api<Node> = Api::all(cluster.client.clone());
-    let nodes = limited("list the nodes", nodes.list(&ListParams::default())).await?;
+    let nodes = cluster.nodes().await?.unwrap_or_default();
     let known: Vec<Vec<String>> = nodes
         .into_iter()
         .flat_map(|node| node.status.and_then(|status| status.images).unwrap_or_default())
@@ -109,24 +122,50 @@ pub async fn on(cluster: &Cluster) -> anyhow::Result<Vec<ImageFacts>> {
     Ok(images.collect())
 }
 
-/// The address of a fixture's image on the cluster under test: below the image prefix if there is one.
+/// The images' tag on nodes and in registries: the hash of what they are made from, so that no node runs those of another version.
+///
+/// # Panics
+/// `scripts/images`, which makes it, cannot be called or fails.
+pub fn tag() -> &'static str {
+    static TAG: OnceLock<String> = OnceLock::new();
+    TAG.get_or_init(|| {
+        environment::value(environment::IMAGE_TAG).unwrap_or_else(|| {
+            let script = environment::root().join("scripts/images");
+            let output = std::process::Command::new(&script).arg("--tag").output();
+            let output = output.unwrap_or_else(|error| panic!("{} cannot be called: {error}", script.display()));
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{} fails: {said}", script.display());
+            String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        })
+    })
+}
+
+/// The address of a fixture's image on the cluster under test: with the images' tag, and below the image prefix if there is one.
 pub fn address(image: &str) -> String {
-    match (
-        environment::value(environment::IMAGE_PREFIX),
-        image.strip_prefix(LOCAL_PREFIX),
-    ) {
-        (Some(prefix), Some(name)) => format!("{}/{name}", prefix.trim_end_matches('/')),
-        _ => image.to_owned(),
+    below(
+        &environment::value(environment::IMAGE_PREFIX).unwrap_or_else(|| LOCAL_PREFIX.to_owned()),
+        image,
+    )
+}
+
+/// The address of a fixture's image below a prefix; any other image's is its own.
+pub fn below(prefix: &str, image: &str) -> String {
+    let ours = image
+        .strip_prefix(LOCAL_PREFIX)
+        .and_then(|name| name.strip_suffix(LOCAL_TAG));
+    match ours {
+        Some(name) => format!("{}/{name}:{}", prefix.trim_end_matches('/'), tag()),
+        None => image.to_owned(),
     }
 }
 
-/// Puts the image prefix in front of every fixture image that an object names.
+/// Puts the addresses of fixtures' images in the place of their names, in containers and in volumes.
 pub fn readdress(object: &mut Value) {
     match object {
         Value::Object(fields) => {
             for (name, value) in fields {
                 match value {
-                    Value::String(image) if name == "image" => *image = address(image),
+                    Value::String(image) if name == "image" || name == "reference" => *image = address(image),
                     other => readdress(other),
                 }
             }

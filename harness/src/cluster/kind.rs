@@ -63,7 +63,7 @@ impl KindCluster {
     /// # Errors
     /// It does not exist or does not answer.
     pub async fn connect(&self) -> anyhow::Result<Cluster> {
-        let cluster = Cluster::connect_to(Target::Kubeconfig(self.kubeconfig())).await?;
+        let cluster = Cluster::connect_to(Target::Own(self.kubeconfig())).await?;
         cluster.probe().await?;
         Ok(cluster)
     }
@@ -284,6 +284,11 @@ impl KindCluster {
 pub fn name_of(kubeconfig: &Path) -> Option<String> {
     let name = kubeconfig.file_stem()?.to_str()?;
     name.starts_with(PREFIX).then(|| name.to_owned())
+}
+
+/// Whether this is the kubeconfig of one of the harness's clusters.
+pub fn is_own(kubeconfig: &Path) -> bool {
+    kubeconfig.parent() == Some(&folder()) && name_of(kubeconfig).is_some()
 }
 
 /// The names of the harness's clusters that kind knows, alive or dead.

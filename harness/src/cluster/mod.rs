@@ -6,12 +6,16 @@ pub mod images;
 pub mod kind;
 pub mod namespace;
 pub mod objects;
+pub mod placement;
 pub(crate) mod request;
+pub mod rights;
 pub mod versions;
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
@@ -21,15 +25,22 @@ use kube::{Api, Client, Config, ResourceExt};
 use crate::environment;
 use crate::patience;
 use crate::report::model::ClusterFacts;
-use request::limited;
+use request::{limited, permitted};
 
 /// Which cluster is meant. An existing one is used only when it is named, never because it happens to be current.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// An existing cluster: a context of the user's kubeconfig.
-    Context(String),
+    /// An existing cluster.
+    Existing {
+        /// The file that describes it; the user's own kubeconfig if there is none.
+        kubeconfig: Option<PathBuf>,
+        /// The context; the file's current one if there is none.
+        context: Option<String>,
+    },
+    /// The cluster in one of whose Pods this program runs.
+    InCluster,
     /// A cluster that the harness made: its kubeconfig.
-    Kubeconfig(PathBuf),
+    Own(PathBuf),
 }
 
 impl Target {
@@ -38,18 +49,101 @@ impl Target {
     /// # Errors
     /// It names none.
     pub fn from_environment() -> anyhow::Result<Self> {
-        if let Some(context) = environment::value(environment::CONTEXT) {
-            return Ok(Self::Context(context));
+        if environment::value(environment::IN_CLUSTER).is_some() {
+            return Ok(Self::InCluster);
         }
-        environment::value(environment::KUBECONFIG)
-            .map(|path| Self::Kubeconfig(path.into()))
-            .with_context(|| {
-                format!(
-                    "no cluster is named: set {} to a context of your kubeconfig, or run `sidecheck up` and set {} to what it prints",
-                    environment::CONTEXT,
-                    environment::KUBECONFIG
-                )
-            })
+        let kubeconfig = environment::value(environment::KUBECONFIG).map(PathBuf::from);
+        let context = environment::value(environment::CONTEXT);
+        match (kubeconfig, context) {
+            (Some(path), None) if kind::is_own(&path) => Ok(Self::Own(path)),
+            (None, None) => bail!(
+                "no cluster is named: set {} to a context of your kubeconfig, or run `sidecheck up` and set {} to what it prints",
+                environment::CONTEXT,
+                environment::KUBECONFIG
+            ),
+            (kubeconfig, context) => Ok(Self::Existing { kubeconfig, context }),
+        }
+    }
+
+    /// The variables of the environment that name it, with their values.
+    pub fn variables(&self) -> Vec<(&'static str, String)> {
+        let path = |path: &Path| (environment::KUBECONFIG, path.display().to_string());
+        match self {
+            Self::Existing { kubeconfig, context } => {
+                let context = context.iter().map(|name| (environment::CONTEXT, name.clone()));
+                kubeconfig.as_deref().map(path).into_iter().chain(context).collect()
+            }
+            Self::InCluster => vec![(environment::IN_CLUSTER, "true".to_owned())],
+            Self::Own(kubeconfig) => vec![path(kubeconfig)],
+        }
+    }
+
+    /// Whether the harness made it.
+    pub fn is_own(&self) -> bool {
+        matches!(self, Self::Own(_))
+    }
+
+    /// How a client reaches it.
+    async fn config(&self) -> anyhow::Result<Config> {
+        let (kubeconfig, context) = match self {
+            Self::InCluster => {
+                return Config::incluster().context("this is no Pod of a cluster, or its account has no token");
+            }
+            // kube's message includes its cause; as a chain it would appear twice.
+            Self::Existing { kubeconfig, context } => {
+                let read = match kubeconfig {
+                    Some(path) => Kubeconfig::read_from(path),
+                    None => Kubeconfig::read(),
+                };
+                let what = |error| match context {
+                    Some(name) => anyhow!("the context “{name}” cannot be found: {error}"),
+                    None => anyhow!("the kubeconfig cannot be read: {error}"),
+                };
+                (read.map_err(what)?, context.clone())
+            }
+            Self::Own(path) => {
+                let read = Kubeconfig::read_from(path);
+                let what = || format!("{} cannot be read: run `sidecheck up`", path.display());
+                (read.with_context(what)?, None)
+            }
+        };
+        let known: Vec<&str> = kubeconfig.contexts.iter().map(|known| known.name.as_str()).collect();
+        match context.as_deref().or(kubeconfig.current_context.as_deref()) {
+            Some(name) if !known.contains(&name) => {
+                let all = if known.is_empty() {
+                    "none".to_owned()
+                } else {
+                    known.join(", ")
+                };
+                bail!("the kubeconfig has no context “{name}”; it has: {all}");
+            }
+            None => bail!(
+                "the kubeconfig has no current context: name one of {}",
+                known.join(", ")
+            ),
+            Some(_) => {}
+        }
+        let options = KubeConfigOptions {
+            context,
+            ..KubeConfigOptions::default()
+        };
+        Ok(Config::from_custom_kubeconfig(kubeconfig, &options).await?)
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Existing {
+                context: Some(context), ..
+            } => write!(f, "the cluster of the context {context}"),
+            Self::Existing {
+                kubeconfig: Some(path), ..
+            } => write!(f, "the cluster of {}", path.display()),
+            Self::Existing { .. } => f.write_str("the cluster of the current context"),
+            Self::InCluster => f.write_str("the cluster of this Pod"),
+            Self::Own(path) => write!(f, "the cluster {}", kind::name_of(path).unwrap_or_default()),
+        }
     }
 }
 
@@ -76,42 +170,13 @@ impl Cluster {
     /// Prepares a connection; nothing is sent yet.
     ///
     /// # Errors
-    /// The kubeconfig or the context in it does not exist.
+    /// The kubeconfig or the context in it does not exist, or this is no Pod.
     pub async fn connect_to(target: Target) -> anyhow::Result<Self> {
-        let (kubeconfig, context, in_use) = match &target {
-            Target::Context(name) => {
-                // kube's message includes its cause; as a chain it would appear twice.
-                let kubeconfig = Kubeconfig::read()
-                    .map_err(|error| anyhow::anyhow!("the context “{name}” cannot be found: {error}"))?;
-                let known: Vec<&str> = kubeconfig
-                    .contexts
-                    .iter()
-                    .map(|context| context.name.as_str())
-                    .collect();
-                if !known.contains(&name.as_str()) {
-                    bail!(
-                        "the kubeconfig has no context “{name}”; it has: {}",
-                        if known.is_empty() {
-                            "none".to_owned()
-                        } else {
-                            known.join(", ")
-                        }
-                    );
-                }
-                (kubeconfig, Some(name.clone()), None)
-            }
-            Target::Kubeconfig(path) => (
-                Kubeconfig::read_from(path)
-                    .with_context(|| format!("{} cannot be read: run `sidecheck up`", path.display()))?,
-                None,
-                kind::Use::shared(path),
-            ),
+        let in_use = match &target {
+            Target::Own(path) => kind::Use::shared(path),
+            _ => None,
         };
-        let options = KubeConfigOptions {
-            context,
-            ..KubeConfigOptions::default()
-        };
-        let mut config = Config::from_custom_kubeconfig(kubeconfig, &options).await?;
+        let mut config = target.config().await?;
         config.connect_timeout = Some(patience::CONNECT);
         Ok(Self {
             client: Client::try_from(config)?,
@@ -120,17 +185,28 @@ impl Cluster {
         })
     }
 
-    /// Asks the API server whether it works and at least one node is ready.
+    /// Asks the API server whether it works and at least one node is ready, as far as the account may see nodes.
     ///
     /// # Errors
     /// What is wrong, as far as is known.
     pub async fn probe(&self) -> anyhow::Result<()> {
-        let nodes: Api<Node> = Api::all(self.client.clone());
-        let nodes = limited("list the nodes", nodes.list(&ListParams::default())).await?;
-        if !nodes.items.iter().any(node_is_ready) {
-            bail!("none of the cluster's {} nodes is ready", nodes.items.len());
+        self.version().await?;
+        match self.nodes().await? {
+            Some(nodes) if !nodes.iter().any(node_is_ready) => {
+                bail!("none of the cluster's {} nodes is ready", nodes.len())
+            }
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    /// The nodes; none if the account may not list them.
+    ///
+    /// # Errors
+    /// The API server does not answer.
+    pub async fn nodes(&self) -> anyhow::Result<Option<Vec<Node>>> {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let listed = limited("list the nodes", nodes.list(&ListParams::default())).await;
+        Ok(permitted(listed)?.map(|list| list.items))
     }
 
     /// The version of the API server: `v1.37.0`.
@@ -138,7 +214,7 @@ impl Cluster {
     /// # Errors
     /// It does not answer.
     pub async fn version(&self) -> anyhow::Result<String> {
-        let version = request::limited("ask for the version", self.client.apiserver_version()).await?;
+        let version = limited("ask for the version", self.client.apiserver_version()).await?;
         Ok(version.git_version)
     }
 
@@ -147,36 +223,30 @@ impl Cluster {
     /// # Errors
     /// The API server does not answer.
     pub async fn facts(&self) -> anyhow::Result<ClusterFacts> {
-        let version = limited("read the version", self.client.apiserver_version()).await?;
-        let nodes: Api<Node> = Api::all(self.client.clone());
-        let nodes = limited("list the nodes", nodes.list(&ListParams::default()))
-            .await?
-            .items;
+        let version = self.version().await?;
+        let nodes = self.nodes().await?.unwrap_or_default();
         let daemons: Api<DaemonSet> = Api::namespaced(self.client.clone(), "kube-system");
         let daemons = limited("list the DaemonSets", daemons.list(&ListParams::default()))
             .await
             .map(|list| list.items)
             .unwrap_or_default();
         let mut facts = ClusterFacts {
-            version: version.git_version,
+            version,
             nodes: nodes.len(),
             ..ClusterFacts::default()
         };
-        if let Some(node) = nodes.first() {
-            if let Some(info) = node.status.as_ref().and_then(|status| status.node_info.as_ref()) {
-                facts.runtime = info.container_runtime_version.clone();
-                facts.kernel = info.kernel_version.clone();
-            }
-            if let Some((provider, _)) = node
-                .spec
-                .as_ref()
-                .and_then(|spec| spec.provider_id.as_ref()?.split_once("://"))
-            {
-                facts.distribution = provider.to_owned();
-            }
-            if let Some(network) = node.labels().get(kind::NETWORK_LABEL) {
-                facts.cni = network.clone();
-            }
+        let info = || nodes.iter().filter_map(|node| node.status.as_ref()?.node_info.as_ref());
+        let told = |values: BTreeSet<&str>| values.into_iter().collect::<Vec<_>>().join(", ");
+        if info().next().is_some() {
+            facts.runtime = told(info().map(|info| info.container_runtime_version.as_str()).collect());
+            facts.kernel = told(info().map(|info| info.kernel_version.as_str()).collect());
+        }
+        let mut provided = nodes.iter().filter_map(|node| node.spec.as_ref()?.provider_id.as_ref());
+        if let Some((provider, _)) = provided.next().and_then(|id| id.split_once("://")) {
+            facts.distribution = provider.to_owned();
+        }
+        if let Some(network) = nodes.iter().find_map(|node| node.labels().get(kind::NETWORK_LABEL)) {
+            facts.cni.clone_from(network);
         }
         if let Some(name) = daemons.iter().map(ResourceExt::name_any).find(|name| is_network(name)) {
             facts.cni = name;

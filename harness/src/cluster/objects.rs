@@ -26,7 +26,7 @@ const NAMESPACED: [(&str, &[&str]); 3] = [
     ("batch", &["Job", "CronJob"]),
 ];
 
-/// The API for objects of that kind: in the namespace if they are namespaced, else in the whole cluster.
+/// The API for objects of that kind: in the namespace if they are namespaced and one is given, else in the whole cluster.
 ///
 /// # Errors
 /// The API server does not know the kind, or does not answer.
@@ -45,11 +45,7 @@ pub async fn api(
         .iter()
         .any(|(group, kinds)| *group == gvk.group && kinds.contains(&kind))
     {
-        return Ok(Api::namespaced_with(
-            client.clone(),
-            namespace,
-            &ApiResource::from_gvk(&gvk),
-        ));
+        return Ok(namespaced(client, namespace, &ApiResource::from_gvk(&gvk)));
     }
     let what = || format!("cannot find the kind {kind} of {api_version}");
     let (resource, capabilities) = timeout(patience::API, pinned_kind(client, &gvk))
@@ -57,7 +53,14 @@ pub async fn api(
         .with_context(what)?
         .with_context(what)?;
     Ok(match capabilities.scope {
-        Scope::Namespaced => Api::namespaced_with(client.clone(), namespace, &resource),
+        Scope::Namespaced => namespaced(client, namespace, &resource),
         Scope::Cluster => Api::all_with(client.clone(), &resource),
     })
+}
+
+fn namespaced(client: &Client, namespace: &str, resource: &ApiResource) -> Api<DynamicObject> {
+    match namespace {
+        "" => Api::all_with(client.clone(), resource),
+        name => Api::namespaced_with(client.clone(), name, resource),
+    }
 }

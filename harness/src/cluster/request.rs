@@ -51,3 +51,12 @@ const RESTARTING: [&str; 2] = ["error dialing backend", "pod does not exist"];
 pub(crate) fn is_answer(error: &anyhow::Error, statuses: &[u16]) -> bool {
     matches!(error.downcast_ref(), Some(kube::Error::Api(status)) if statuses.contains(&status.code))
 }
+
+/// Nothing, if the account may not look there.
+pub(crate) fn permitted<T>(answer: anyhow::Result<T>) -> anyhow::Result<Option<T>> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if is_answer(&error, &[403]) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

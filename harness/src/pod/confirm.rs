@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::state::{self, PodState};
 use super::{Container, Scene, wait};
-use crate::cluster::request::{is_answer, limited};
+use crate::cluster::request::{is_answer, limited, permitted};
 use crate::patience;
 
 /// What the kubelet or the control plane reports of a node that does not run Pods as usual.
@@ -155,15 +155,6 @@ impl Scene {
             Some(event) => Err(anyhow!("the node {name} was disturbed meanwhile: {}", text(event))),
             None => Ok(()),
         }
-    }
-}
-
-/// Nothing, if the account may not look there.
-fn permitted<T>(answer: anyhow::Result<T>) -> anyhow::Result<Option<T>> {
-    match answer {
-        Ok(answer) => Ok(Some(answer)),
-        Err(error) if is_answer(&error, &[403]) => Ok(None),
-        Err(error) => Err(error),
     }
 }
 

@@ -6,11 +6,14 @@ use anyhow::{Context, ensure};
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::{Map, Value, json};
+use tokio::time::{Instant, sleep};
 
+use super::leftovers;
 use crate::cluster::namespace::{MANAGER, RUN_LABEL, unique};
 use crate::cluster::request::{is_answer, limited};
-use crate::cluster::{images, objects};
+use crate::cluster::{images, objects, placement};
 use crate::display::explained;
+use crate::patience;
 use crate::pod::LIFE_LABEL;
 
 /// The environment variable by which a container's agent proves that its events are its own.
@@ -24,12 +27,19 @@ pub(super) struct Applied {
     namespaced: bool,
 }
 
-/// Puts on the objects what the harness needs: the run's and the life's labels, also in Pod templates, the images' addresses, and a nonce for
-/// each container that has the agent. Returns the nonces.
-pub(super) fn prepare(objects: &mut [Value], run: &str, life: &str) -> BTreeMap<String, String> {
+/// Puts on the objects what the harness needs: the run's and the life's labels, also in Pod templates, what [`placement::place`] knows, and a
+/// nonce for each container that has the agent. Returns the nonces.
+///
+/// # Errors
+/// Like [`placement::place`].
+pub(super) fn prepare(objects: &mut Vec<Value>, run: &str, life: &str) -> anyhow::Result<BTreeMap<String, String>> {
+    if let Some(secret) = placement::pull_secret()? {
+        objects.insert(0, secret);
+    }
     let mut nonces = BTreeMap::new();
     for object in objects {
         label(&mut object["metadata"], run, life);
+        select_own(object, life);
         let spec = if object["kind"] == "Pod" {
             &mut object["spec"]
         } else if object["spec"]["template"]["spec"].is_object() {
@@ -43,9 +53,9 @@ pub(super) fn prepare(objects: &mut [Value], run: &str, life: &str) -> BTreeMap<
                 give_nonce(container, &mut nonces);
             }
         }
-        images::readdress(object);
+        placement::place(spec)?;
     }
-    nonces
+    Ok(nonces)
 }
 
 fn label(metadata: &mut Value, run: &str, life: &str) {
@@ -56,6 +66,26 @@ fn label(metadata: &mut Value, run: &str, life: &str) {
     labels[RUN_LABEL] = run.into();
     labels[LIFE_LABEL] = life.into();
     labels["app.kubernetes.io/managed-by"] = MANAGER.into();
+}
+
+/// Where others have Pods too, a selector finds only those of the life.
+fn select_own(object: &mut Value, life: &str) {
+    let selector = match object["kind"].as_str() {
+        Some("Service") => "/spec/selector",
+        Some("NetworkPolicy") => "/spec/podSelector/matchLabels",
+        Some("Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" | "PodDisruptionBudget") => {
+            "/spec/selector/matchLabels"
+        }
+        _ => return,
+    };
+    let (parent, field) = selector.rsplit_once('/').unwrap_or_default();
+    let selects = object.pointer(parent).is_some_and(|parent| parent.is_object());
+    // A Service without a selector has its endpoints from elsewhere.
+    if selects && (object["kind"] != "Service" || object["spec"]["selector"].is_object()) {
+        object
+            .pointer_mut(parent)
+            .map(|parent| parent[field][LIFE_LABEL] = life.into());
+    }
 }
 
 /// Only the project's own images have the agent.
@@ -76,6 +106,20 @@ fn give_nonce(container: &mut Value, nonces: &mut BTreeMap<String, String>) {
     }
 }
 
+impl Applied {
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn delete(&self) -> anyhow::Result<()> {
+        let what = format!("delete {} {}", self.kind, self.name);
+        match limited(&what, self.api.delete(&self.name, &DeleteParams::background())).await {
+            Err(error) if !is_answer(&error, &[404]) => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Creates one object. It must be new: what an earlier life left behind would be taken for this one's.
 pub(super) async fn create(client: &Client, namespace: &str, object: Value) -> anyhow::Result<Applied> {
     let object: DynamicObject = serde_json::from_value(object)?;
@@ -92,7 +136,7 @@ pub(super) async fn create(client: &Client, namespace: &str, object: Value) -> a
 }
 
 /// Asks for the deletion of a life's objects, the last ones first, and does not wait for it. What cannot be deleted is reported.
-pub(super) async fn delete(applied: Vec<Applied>, life: &str, with_namespace: bool) -> anyhow::Result<()> {
+pub(super) async fn delete(applied: &[Applied], life: &str) -> anyhow::Result<()> {
     let mut failed = Vec::new();
     let soon = DeleteParams::background().grace_period(1);
     if let Some(pods) = applied.iter().find(|object| object.kind == "Pod") {
@@ -101,64 +145,43 @@ pub(super) async fn delete(applied: Vec<Applied>, life: &str, with_namespace: bo
         let deletion = limited("delete the Pods", pods.api.delete_collection(&soon, &of_life));
         failed.extend(deletion.await.err().map(|error| explained(&error)));
     }
-    for object in applied.iter().rev() {
-        // A namespace takes what is in it along.
-        if object.kind == "Pod" || (with_namespace && object.namespaced) {
-            continue;
-        }
-        let what = format!("delete {} {}", object.kind, object.name);
-        match limited(&what, object.api.delete(&object.name, &DeleteParams::background())).await {
-            Err(error) if !is_answer(&error, &[404]) => failed.push(explained(&error)),
-            _ => {}
-        }
+    for object in applied.iter().rev().filter(|object| object.kind != "Pod") {
+        failed.extend(object.delete().await.err().map(|error| explained(&error)));
     }
     ensure!(failed.is_empty(), "{}", failed.join("; "));
     Ok(())
 }
 
-/// The kinds of cluster-scoped objects that fixtures may hold; `clean` looks for what a killed run left of them.
-const CLUSTER_SCOPED: [(&str, &str); 11] = [
-    ("v1", "PersistentVolume"),
-    ("rbac.authorization.k8s.io/v1", "ClusterRole"),
-    ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"),
-    ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration"),
-    ("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration"),
-    ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy"),
-    ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding"),
-    ("admissionregistration.k8s.io/v1", "MutatingAdmissionPolicy"),
-    ("admissionregistration.k8s.io/v1", "MutatingAdmissionPolicyBinding"),
-    ("node.k8s.io/v1", "RuntimeClass"),
-    ("scheduling.k8s.io/v1", "PriorityClass"),
-];
+/// Asks for the deletion of those objects of a life that its namespace does not take along.
+pub(super) async fn delete_outside(applied: &[Applied]) -> anyhow::Result<()> {
+    for object in applied.iter().rev().filter(|object| !object.namespaced) {
+        object.delete().await?;
+    }
+    Ok(())
+}
 
-/// Removes the cluster-scoped objects of a run, or of every run if none is given; returns their names.
+/// Waits until a life's objects are gone, so that another one can have objects of the same names.
 ///
 /// # Errors
-/// The API server refuses.
-pub async fn remove_cluster_objects(client: &Client, run: Option<&str>) -> anyhow::Result<Vec<String>> {
-    let mut removed = Vec::new();
-    for (api_version, kind) in CLUSTER_SCOPED {
-        // A server that does not know the kind has none of it.
-        let Ok(api) = objects::api(client, "", api_version, kind).await else {
-            continue;
-        };
-        let left = match limited(&format!("list {kind}s"), api.list(&super::namespace::of_run(run))).await {
-            Ok(left) => left,
-            // Who may not list them cannot have made any.
-            Err(error) if is_answer(&error, &[403]) => continue,
-            Err(error) => return Err(error),
-        };
-        for object in left {
-            let name = object.name_any();
-            limited(
-                &format!("delete {kind} {name}"),
-                api.delete(&name, &DeleteParams::background()),
-            )
-            .await?;
-            removed.push(format!("{kind} {name}"));
+/// Some are still there after [`patience::DELETION`]: which, and what holds them.
+pub(super) async fn wait_until_gone(applied: &[Applied], life: &str) -> anyhow::Result<()> {
+    let of_life = ListParams::default().labels(&format!("{LIFE_LABEL}={life}"));
+    let deadline = Instant::now() + patience::DELETION;
+    let mut left = Vec::new();
+    for object in applied {
+        loop {
+            // The Pods of a workload, and those that a check made, have the life's label too.
+            let listed = limited("list what is left", object.api.list(&of_life)).await?;
+            let Some(first) = listed.items.first() else { break };
+            if Instant::now() > deadline {
+                left.push(leftovers::held(&object.kind, first));
+                break;
+            }
+            sleep(patience::LOOK_AGAIN).await;
         }
     }
-    Ok(removed)
+    ensure!(left.is_empty(), "{} after {:?}", left.join("; "), patience::DELETION);
+    Ok(())
 }
 
 /// The spec of the Pod that an object is or makes; none if it makes none.
@@ -175,16 +198,18 @@ mod tests {
 
     #[test]
     fn a_template_is_labelled_and_its_own_containers_get_a_nonce() {
-        let mut objects = [json!({
+        let mut objects = vec![json!({
             "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "app"},
-            "spec": {"template": {"metadata": {}, "spec": {"containers": [
+            "spec": {"selector": {"matchLabels": {"app": "x"}}, "template": {"metadata": {}, "spec": {"containers": [
                 {"name": "main", "image": "localhost/sidecheck/agent:v1"},
                 {"name": "foreign", "image": "example.com/shipper:2"},
             ]}}},
         })];
-        let nonces = prepare(&mut objects, "r1", "l1");
+        let nonces = prepare(&mut objects, "r1", "l1").expect("prepared");
         let template = &objects[0]["spec"]["template"];
         assert_eq!(template["metadata"]["labels"][LIFE_LABEL], "l1");
+        let selector = &objects[0]["spec"]["selector"]["matchLabels"];
+        assert_eq!(*selector, json!({"app": "x", LIFE_LABEL: "l1"}));
         assert_eq!(nonces.keys().collect::<Vec<_>>(), ["main"]);
         let containers = &template["spec"]["containers"];
         assert_eq!(containers[0]["env"], json!([{"name": NONCE, "value": nonces["main"]}]));

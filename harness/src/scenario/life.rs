@@ -136,13 +136,17 @@ impl Life<'_> {
         let fixture = watched.first().context("nobody looks")?.fixture;
         let mut objects = self.objects(watched)?;
         let life = format!("{:08x}", unique() as u32);
-        let nonces = apply::prepare(&mut objects, &self.setting.run, &life);
+        let nonces = apply::prepare(&mut objects, &self.setting.run, &life)?;
         // A resolver may remember for a while where a Service's name led.
         let fresh = objects.iter().any(|object| object["kind"] == "Service");
         let (client, setting) = (&self.cluster.client, self.setting);
-        let (slot, standard) = (setting.slot.as_deref(), fixture.profile().map(role::pod_security));
-        let claim = namespace::claim(client, &setting.run, slot, &life, fresh, standard).await?;
-        let scene = Scene::watch_life(client.clone(), &claim.name, &life, nonces);
+        let standard = fixture.profile().map(role::pod_security);
+        let claim = namespace::claim(client, setting, &life, fresh, standard).await?;
+        if matches!(claim, Claim::Lent(_)) {
+            // It would bind what others have there.
+            objects.retain(|object| object["kind"] != "ResourceQuota");
+        }
+        let scene = Scene::watch_life(client.clone(), claim.name(), &life, nonces);
         let pod = ScenarioPod::new(
             Arc::clone(&scene),
             fixture.pod_name(),
@@ -292,7 +296,7 @@ impl Life<'_> {
         }
         if let Err(error) = complete {
             tracing::warn!(
-                namespace = stage.claim.name,
+                namespace = stage.claim.name(),
                 "the evidence is incomplete: {}",
                 explained(&error)
             );
@@ -310,19 +314,14 @@ impl Life<'_> {
             Keep::OnFailure => failed && self.twin.is_none(),
             Keep::Always => true,
         };
-        let (client, name) = (&self.cluster.client, &stage.claim.name);
-        if stays {
-            if let Err(error) = namespace::keep(client, name).await {
-                tracing::warn!(namespace = name, "it will not stay: {}", explained(&error));
-            }
-            return;
-        }
+        let (client, name) = (&self.cluster.client, stage.claim.name().to_owned());
+        let had_services = stage.objects.iter().any(|object| object["kind"] == "Service");
+        let life = stage.scene.life();
         let deletion = async {
-            apply::delete(stage.applied, stage.scene.life(), stage.claim.goes).await?;
-            if stage.claim.goes {
-                namespace::delete(client, name).await?;
+            match stays {
+                true => stage.claim.keep(client, had_services).await,
+                false => stage.claim.clear(client, &stage.applied, life, had_services).await,
             }
-            anyhow::Ok(())
         };
         if let Err(error) = deletion.await {
             tracing::warn!(

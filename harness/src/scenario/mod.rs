@@ -7,8 +7,10 @@ mod alone;
 mod apply;
 mod evidence;
 mod judge;
+mod leftovers;
 mod life;
 mod namespace;
+mod rehearsal;
 mod role;
 
 use std::cell::RefCell;
@@ -33,8 +35,8 @@ use crate::report::terminal;
 use life::{Life, Watched};
 
 pub use alone::{Lone, LoneBody, LoneCheck, LoneExpect, alone};
-pub use apply::remove_cluster_objects;
-pub use namespace::{remove_namespaces, wait_until_gone};
+pub use leftovers::Leftovers;
+pub use rehearsal::rehearse;
 
 /// Results as the value of a test function: the test passes unless a requirement that is a MUST is not met, or something could not be decided.
 #[derive(Debug)]
@@ -69,6 +71,8 @@ pub struct Setting {
     pub keep: Keep,
     /// The cluster.
     pub target: Option<Target>,
+    /// The namespaces that the run may use; if there are none, it makes its own.
+    pub namespaces: Vec<String>,
     /// A number that no other test of the run has at the same time, if namespaces are kept for later ones.
     pub slot: Option<String>,
     /// The checks that are wanted, as `ID@SHAPE`; all if there is no selection.
@@ -95,6 +99,7 @@ impl Setting {
                 _ => Keep::Never,
             },
             target: None,
+            namespaces: environment::list(environment::NAMESPACES),
             // Nobody would remove the namespaces of a run that nextest alone has started.
             slot: value(environment::RUN).and(value("NEXTEST_TEST_GLOBAL_SLOT")),
             selection: environment::selection(),
@@ -366,11 +371,18 @@ async fn applies(setting: &Setting, cluster: &Cluster, fixture: &Fixture) -> Ver
         return Err(Finding::NotApplicable(reason));
     }
     let feature = fixture.metadata.feature.clone().map(Need::FeatureGate);
-    let needs: BTreeSet<_> = fixture.metadata.needs.iter().cloned().chain(feature).collect();
+    let mut needs: BTreeSet<_> = fixture.metadata.needs.iter().cloned().chain(feature).collect();
+    if !cluster.target.is_own() {
+        let creates = fixture.creates().into_iter();
+        // In a namespace that is not ours there will be no quota.
+        let creates = creates.filter(|resource| setting.namespaces.is_empty() || resource != "resourcequotas");
+        needs.extend(creates.map(Need::Create));
+    }
     if needs.is_empty() {
         return Ok(());
     }
-    let capabilities = capabilities::of_run(&setting.folder, cluster, &setting.run, &needs).await?;
+    let capabilities =
+        capabilities::of_run(&setting.folder, cluster, &setting.run, &setting.namespaces, &needs).await?;
     match capabilities.obstacle(&needs) {
         Some(Answer::Lacking(reason)) => Err(Finding::NotApplicable(reason.clone())),
         Some(Answer::Unknown(reason)) => Err(Finding::Skipped(reason.clone())),

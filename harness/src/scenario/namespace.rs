@@ -2,49 +2,109 @@
 
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client};
 use serde_json::json;
-use tokio::time::timeout;
 
-use crate::cluster::namespace::{RUN_LABEL, create};
-use crate::cluster::request::{is_answer, limited};
-use crate::patience;
+use super::Setting;
+use super::apply::{self, Applied};
+use crate::cluster::namespace::{Lent, create};
+use crate::cluster::request::limited;
 
 /// The label of namespaces whose objects somebody wants to look at.
-const KEPT_LABEL: &str = "sidecheck.dev/kept";
+pub(super) const KEPT_LABEL: &str = "sidecheck.dev/kept";
 
 /// A namespace for one life.
-#[derive(Clone, Debug)]
-pub(super) struct Claim {
-    pub(super) name: String,
-    /// Whether it goes with the life, or stays for the next one.
-    pub(super) goes: bool,
+#[derive(Debug)]
+pub(super) enum Claim {
+    /// One that goes with the life.
+    Single(String),
+    /// One of the run's that stays for the next life.
+    Kept(String),
+    /// One that is not ours.
+    Lent(Lent),
 }
 
-/// Finds the first namespace of this slot that nobody uses, and makes it if there is none. Deleting a namespace costs the API server a hundred
+impl Claim {
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Single(name) | Self::Kept(name) => name,
+            Self::Lent(lent) => &lent.name,
+        }
+    }
+
+    /// Removes what was created for a life, and the namespace if that goes with it.
+    pub(super) async fn clear(
+        self,
+        client: &Client,
+        applied: &[Applied],
+        life: &str,
+        had_services: bool,
+    ) -> anyhow::Result<()> {
+        match self {
+            Self::Kept(_) => apply::delete(applied, life).await,
+            Self::Single(name) => {
+                apply::delete_outside(applied).await?;
+                delete(client, &name).await
+            }
+            Self::Lent(lent) => {
+                let gone = async {
+                    apply::delete(applied, life).await?;
+                    apply::wait_until_gone(applied, life).await
+                };
+                let gone = gone.await;
+                lent.give_back(had_services, gone.is_ok())?;
+                gone
+            }
+        }
+    }
+
+    /// Leaves what was created for a life, also when the run ends.
+    pub(super) async fn keep(self, client: &Client, had_services: bool) -> anyhow::Result<()> {
+        let name = match self {
+            Self::Single(name) | Self::Kept(name) => name,
+            Self::Lent(lent) => return lent.give_back(had_services, false),
+        };
+        let namespaces: Api<Namespace> = Api::all(client.clone());
+        let mark = Patch::Merge(json!({"metadata": {"labels": {KEPT_LABEL: "true"}}}));
+        limited(
+            "mark the namespace",
+            namespaces.patch(&name, &PatchParams::default(), &mark),
+        )
+        .await?;
+        Ok(())
+    }
+}
+
+/// Finds a namespace for a life. If the user has named some, it is one of these, as soon as nobody else of the run uses it.
+///
+/// Otherwise it is the first one of this slot that nobody uses, and is made if there is none. Deleting a namespace costs the API server a hundred
 /// requests, so a run keeps them; the Pods of an earlier life may still be ending in one, then the next is taken.
 ///
 /// `slot` is a number that no other test that runs at the same time has. Without one, or if the life must not share even names with an earlier
 /// one (`fresh`), the namespace is new. One that enforces a Pod Security Standard is not used for others.
 pub(super) async fn claim(
     client: &Client,
-    run: &str,
-    slot: Option<&str>,
+    setting: &Setting,
     life: &str,
     fresh: bool,
     standard: Option<&str>,
 ) -> anyhow::Result<Claim> {
-    let Some(slot) = slot else {
+    if !setting.namespaces.is_empty() {
+        let lent = Lent::borrow(setting.folder.path(), &setting.namespaces, fresh).await?;
+        return Ok(Claim::Lent(lent));
+    }
+    let run = &setting.run;
+    let Some(slot) = &setting.slot else {
         let name = format!("sidecheck-{run}-{life}");
         create(client, run, &name, standard).await?;
-        return Ok(Claim { name, goes: true });
+        return Ok(Claim::Single(name));
     };
     for number in 0.. {
         // A name has 63 letters at most.
         let letter: String = standard.iter().flat_map(|standard| standard.chars().take(1)).collect();
         let name = format!("sidecheck-{run}-{slot}-{letter}{number}");
         if create(client, run, &name, standard).await? || (!fresh && is_free(client, &name).await?) {
-            return Ok(Claim { name, goes: false });
+            return Ok(Claim::Kept(name));
         }
     }
     unreachable!("there is always a next number")
@@ -56,18 +116,6 @@ async fn is_free(client: &Client, name: &str) -> anyhow::Result<bool> {
     Ok(any.items.is_empty())
 }
 
-/// Marks the namespace as one that stays when the run ends.
-pub(super) async fn keep(client: &Client, name: &str) -> anyhow::Result<()> {
-    let namespaces: Api<Namespace> = Api::all(client.clone());
-    let mark = Patch::Merge(json!({"metadata": {"labels": {KEPT_LABEL: "true"}}}));
-    limited(
-        "mark the namespace",
-        namespaces.patch(name, &PatchParams::default(), &mark),
-    )
-    .await?;
-    Ok(())
-}
-
 /// Asks for the deletion of the namespace and does not wait for it.
 pub(super) async fn delete(client: &Client, name: &str) -> anyhow::Result<()> {
     let namespaces: Api<Namespace> = Api::all(client.clone());
@@ -77,69 +125,4 @@ pub(super) async fn delete(client: &Client, name: &str) -> anyhow::Result<()> {
     )
     .await?;
     Ok(())
-}
-
-/// Asks for the deletion of every namespace of the run but those that were kept, or of every namespace of every run if no run is given;
-/// returns their names.
-///
-/// # Errors
-/// The API server refuses.
-pub async fn remove_namespaces(client: &Client, run: Option<&str>) -> anyhow::Result<Vec<String>> {
-    let namespaces: Api<Namespace> = Api::all(client.clone());
-    let left = limited("list namespaces", namespaces.list(&of_run(run))).await?;
-    let names: Vec<String> = left.iter().map(ResourceExt::name_any).collect();
-    for name in &names {
-        match delete(client, name).await {
-            Err(error) if !is_answer(&error, &[404, 409]) => return Err(error.context(name.clone())),
-            _ => {}
-        }
-    }
-    Ok(names)
-}
-
-/// Waits until the run's namespaces are gone.
-///
-/// # Errors
-/// Some are still there after `limit`: their names, and what the API server says holds them.
-pub async fn wait_until_gone(client: &Client, run: Option<&str>, limit: std::time::Duration) -> anyhow::Result<()> {
-    let namespaces: Api<Namespace> = Api::all(client.clone());
-    let of_run = of_run(run);
-    let left = || limited("list namespaces", namespaces.list(&of_run));
-    let gone = async {
-        while !left().await?.items.is_empty() {
-            tokio::time::sleep(patience::LOOK_AGAIN * 3).await;
-        }
-        anyhow::Ok(())
-    };
-    if let Ok(gone) = timeout(limit, gone).await {
-        return gone;
-    }
-    let held: Vec<String> = left().await?.iter().map(|namespace| stuck(namespace, limit)).collect();
-    anyhow::bail!("{}", held.join("\n"))
-}
-
-fn stuck(namespace: &Namespace, limit: std::time::Duration) -> String {
-    let why: Vec<String> = namespace
-        .status
-        .iter()
-        .flat_map(|status| status.conditions.iter().flatten())
-        .filter(|condition| condition.status == "True")
-        .filter_map(|condition| condition.message.clone())
-        .collect();
-    format!(
-        "the namespace {} was not deleted within {limit:?}: {}",
-        namespace.name_any(),
-        if why.is_empty() {
-            "no reason is given".to_owned()
-        } else {
-            why.join("; ")
-        }
-    )
-}
-
-pub(super) fn of_run(run: Option<&str>) -> ListParams {
-    ListParams::default().labels(&match run {
-        Some(run) => format!("{RUN_LABEL}={run},!{KEPT_LABEL}"),
-        None => RUN_LABEL.to_owned(),
-    })
 }

@@ -1,6 +1,8 @@
 //! What the tests on a real cluster share.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+pub mod account;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -61,6 +63,7 @@ pub fn setting(folder: &Path, target: Option<Target>) -> Setting {
         prove: false,
         keep: Keep::Never,
         target,
+        namespaces: Vec::new(),
         slot: None,
         selection: None,
         profile: None,
@@ -97,8 +100,8 @@ pub fn is_error(result: &CheckResult, parts: &[&str]) {
 /// The kubeconfig of the harness's own cluster.
 pub fn kubeconfig() -> PathBuf {
     match Target::from_environment().expect("a cluster") {
-        Target::Kubeconfig(path) => path,
-        Target::Context(name) => panic!("these tests run on the harness's own cluster, not on {name}"),
+        Target::Own(path) => path,
+        other => panic!("these tests run on the harness's own cluster, not on {other}"),
     }
 }
 

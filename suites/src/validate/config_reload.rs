@@ -335,7 +335,10 @@ async fn a_change_is_noticed_without_inotify(pod: &ScenarioPod) -> Verdict {
     sidecar.end_first_process(pod.profile()?.stop_signal()).await?;
     pod.until("the sidecar's next run", |_| has_begun_again(&sidecar, &before))
         .await?;
-    let (told, texts) = (Told::of(pod)?, ["a text without inotify", "another text without inotify"]);
+    let (told, texts) = (
+        Told::of(pod)?,
+        ["a text without inotify", "another text without inotify"],
+    );
     // What is there when the sidecar looks first is no update to it.
     for text in texts {
         publish(pod, text).await?;

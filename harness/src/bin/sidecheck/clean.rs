@@ -11,46 +11,60 @@ use nix::unistd::Pid;
 use procfs::process::Process;
 use sidecheck::cluster::engine::{self, Engine};
 use sidecheck::cluster::{Cluster, Target, kind};
-use sidecheck::display::say;
-use sidecheck::{environment, patience, scenario};
+use sidecheck::display::{display_safe, say};
+use sidecheck::scenario::Leftovers;
+use sidecheck::{environment, patience};
 
-/// Remove what a killed run left: processes, namespaces, containers and dead clusters
+use crate::cluster_options::Existing;
+
+/// Remove what killed runs left: on this machine and its clusters, or on an existing cluster that is named
 ///
-/// A run that is still going on loses its namespaces too.
+/// On this machine these are processes, namespaces, containers and dead clusters; on an existing cluster everything with the label
+/// sidecheck.dev/run, and namespaces only if a run has made them. A run that is still going on loses what it has, too.
 #[derive(Args)]
 pub struct Clean {
-    /// Also clean an existing cluster: a context of your kubeconfig
-    #[arg(long, env = environment::CONTEXT, value_name = "NAME")]
-    context: Option<String>,
+    #[command(flatten)]
+    existing: Existing,
 }
 
 impl Clean {
     pub async fn execute(self) -> anyhow::Result<u8> {
-        for process in leftover_processes()? {
-            end(process)?;
-            say(&format!("ended the process {process} of an earlier run"));
-        }
-        let mut clusters = Vec::new();
-        if let Some(context) = self.context {
-            clusters.push(Cluster::connect_to(Target::Context(context)).await?);
-        }
-        if let Ok(engine) = Engine::chosen() {
-            clusters.extend(own_clusters(&engine).await?);
-            remove_containers(&engine).await?;
-        }
-        for cluster in &clusters {
-            for object in scenario::remove_cluster_objects(&cluster.client, None).await? {
-                say(&format!("removed {object}"));
-            }
-            for name in scenario::remove_namespaces(&cluster.client, None).await? {
-                say(&format!("removed the namespace {name}"));
+        let clusters = match self.existing.target()? {
+            Some(target) => vec![Cluster::connect_to(target).await?],
+            None => clean_machine().await?,
+        };
+        let namespaces = &self.existing.namespace;
+        let leftovers: Vec<Leftovers<'_>> = clusters
+            .iter()
+            .map(|cluster| Leftovers {
+                client: &cluster.client,
+                run: None,
+                namespaces,
+            })
+            .collect();
+        for leftovers in &leftovers {
+            for what in leftovers.remove().await? {
+                say(&format!("removed {}", display_safe(&what)));
             }
         }
-        for cluster in &clusters {
-            scenario::wait_until_gone(&cluster.client, None, patience::CLEAN_UP).await?;
+        for leftovers in &leftovers {
+            leftovers.wait_until_gone(patience::CLEAN_UP).await?;
         }
         Ok(crate::MET)
     }
+}
+
+/// Ends processes, and removes containers and dead clusters; returns the clusters that work.
+async fn clean_machine() -> anyhow::Result<Vec<Cluster>> {
+    for process in leftover_processes()? {
+        end(process)?;
+        say(&format!("ended the process {process} of an earlier run"));
+    }
+    let Ok(engine) = Engine::chosen() else {
+        return Ok(Vec::new());
+    };
+    remove_containers(&engine).await?;
+    own_clusters(&engine).await
 }
 
 /// The harness's clusters that work; dead ones are removed.
@@ -59,7 +73,7 @@ async fn own_clusters(engine: &Engine) -> anyhow::Result<Vec<Cluster>> {
     for name in kind::existing(engine).await? {
         let kubeconfig = environment::cache().join("clusters").join(format!("{name}.kubeconfig"));
         let alive = async {
-            let cluster = Cluster::connect_to(Target::Kubeconfig(kubeconfig)).await?;
+            let cluster = Cluster::connect_to(Target::Own(kubeconfig)).await?;
             cluster.probe().await?;
             anyhow::Ok(cluster)
         };

@@ -16,7 +16,7 @@ pub struct Images {
 
 #[derive(Subcommand)]
 enum ImagesCommand {
-    /// Print the images' names
+    /// Print the images' names as nodes know them
     List,
     /// Build the images if necessary and print the path of the archive that holds them all
     Archive,
@@ -32,7 +32,7 @@ impl Images {
         match self.command {
             ImagesCommand::List => {
                 for name in images::names()? {
-                    say(&name);
+                    say(&images::address(&name));
                 }
             }
             ImagesCommand::Archive => say(&images::archive().await?.display().to_string()),
@@ -46,8 +46,7 @@ async fn push(prefix: &str) -> anyhow::Result<()> {
     images::archive().await?;
     let engine = Engine::chosen()?;
     for name in images::names()? {
-        let short = name.trim_start_matches(images::LOCAL_PREFIX);
-        let address = format!("{}/{short}", prefix.trim_end_matches('/'));
+        let address = images::below(prefix, &name);
         engine::run(engine.command().args(["tag", &name, &address]), patience::TRANSFER).await?;
         let pushed = engine::run(engine.command().args(["push", &address]), patience::TRANSFER).await;
         // The name was needed for the push alone.

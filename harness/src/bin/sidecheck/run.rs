@@ -10,7 +10,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use sidecheck::cluster::{Cluster, Target, images};
+use sidecheck::cluster::{Cluster, images};
 use sidecheck::display::{display_safe, explained, say};
 use sidecheck::fixture::{self, Fixture, Shape};
 use sidecheck::image::Subject;
@@ -19,8 +19,8 @@ use sidecheck::report::assemble::{Ran, assemble};
 use sidecheck::report::model::{CheckResult, OutcomeKind, Report};
 use sidecheck::report::records::{Found, Plan, Planned, RunFolder};
 use sidecheck::report::{terminal, verdict};
-use sidecheck::scenario::Keep;
-use sidecheck::{environment, patience, scenario};
+use sidecheck::scenario::{Keep, Leftovers, Setting, rehearse};
+use sidecheck::{environment, patience};
 use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -49,15 +49,18 @@ const TESTS_FAILED: i32 = 100;
 /// The file with the profile of the image that a run is about.
 const PROFILE: &str = "profile.json";
 
+/// How many tests nextest runs at the same time; see `.config/nextest.toml`.
+const TEST_THREADS: usize = 8;
+
 /// How many runs' folders are kept.
 const KEPT: usize = 10;
 
 impl Run {
     pub async fn execute(self) -> anyhow::Result<u8> {
         self.cluster.version()?;
-        self.cluster.credentials()?;
+        self.cluster.take()?;
         let plan = Plan {
-            command: environment::command_on(self.cluster.context.as_deref(), Some(&self.cluster.kubernetes)),
+            command: environment::command(),
             prove: self.prove,
             checks: of_cluster(&self.filters)?,
             selection: self.filters,
@@ -99,6 +102,14 @@ impl Job {
             true => Some(self.cluster.bring_up().await?),
             false => None,
         };
+        if let Some(cluster) = cluster.as_ref().filter(|cluster| !cluster.target.is_own()) {
+            let setting = Setting {
+                run: run.clone(),
+                folder: folder.clone(),
+                ..Setting::from_environment()?
+            };
+            rehearse(&setting, cluster).await?;
+        }
         let mut found = match &cluster {
             Some(cluster) => Found {
                 cluster: cluster.facts().await?,
@@ -143,7 +154,12 @@ impl Job {
         publish(&report)?;
         // The namespaces of what is to stay are marked, and left out.
         if let (Some(cluster), true) = (&cluster, self.keep != Keep::Always) {
-            sweep(cluster, &run).await;
+            let leftovers = Leftovers {
+                client: &cluster.client,
+                run: Some(&run),
+                namespaces: &self.cluster.existing.namespace,
+            };
+            sweep(leftovers).await;
         }
         if let Some(trouble) = trouble {
             eprintln!("sidecheck: {}", display_safe(&trouble));
@@ -190,8 +206,8 @@ impl Job {
             .args(["--filterset", &nextest::filterset(&tests)])
             .env(environment::RUN, run)
             .env(environment::PROVE, if plan.prove { "1" } else { "0" })
-            .env(environment::KUBERNETES, &self.cluster.kubernetes)
-            .envs(self.cluster.credentials()?.map(|file| (environment::PULL_SECRET, file)))
+            .envs(environment::given())
+            .env(environment::IMAGE_TAG, images::tag())
             .env(
                 environment::KEEP,
                 match self.keep {
@@ -211,10 +227,13 @@ impl Job {
         if self.subject.is_some() {
             command.env(environment::PROFILE, folder.path().join(PROFILE));
         }
-        match cluster.map(|cluster| &cluster.target) {
-            Some(Target::Context(name)) => drop(command.env(environment::CONTEXT, name)),
-            Some(Target::Kubeconfig(path)) => drop(command.env(environment::KUBECONFIG, path)),
-            None => {}
+        if let Some(cluster) = cluster {
+            command.envs(cluster.target.variables());
+        }
+        // Each namespace takes one life at a time.
+        let namespaces = self.cluster.existing.namespace.len();
+        if (1..TEST_THREADS).contains(&namespaces) {
+            command.args(["--test-threads", &namespaces.to_string()]);
         }
         let mut terminate = signal(SignalKind::terminate())?;
         let mut nextest = command.spawn().context("cargo cannot be called")?;
@@ -335,12 +354,11 @@ impl Progress {
     }
 }
 
-/// Makes sure that the run leaves no namespace behind, and warns if it does.
-async fn sweep(cluster: &Cluster, run: &str) {
+/// Makes sure that the run leaves nothing behind, and warns if it does.
+async fn sweep(leftovers: Leftovers<'_>) {
     let swept = async {
-        scenario::remove_cluster_objects(&cluster.client, Some(run)).await?;
-        scenario::remove_namespaces(&cluster.client, Some(run)).await?;
-        scenario::wait_until_gone(&cluster.client, Some(run), patience::CLEAN_UP).await
+        leftovers.remove().await?;
+        leftovers.wait_until_gone(patience::CLEAN_UP).await
     };
     if let Err(error) = swept.await {
         let error = explained(&error);

@@ -6,9 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
-use sidecheck::cluster::Target;
 use sidecheck::display::say;
-use sidecheck::environment;
 
 use crate::cluster_options::ClusterOptions;
 
@@ -24,11 +22,13 @@ pub struct Up {
 
 impl Up {
     pub async fn execute(self) -> anyhow::Result<u8> {
+        self.cluster.take()?;
         let cluster = self.cluster.bring_up().await?;
-        let line = match &cluster.target {
-            Target::Context(name) => format!("{}={name}", environment::CONTEXT),
-            Target::Kubeconfig(path) => format!("{}={}", environment::KUBECONFIG, path.display()),
-        };
+        let variables = cluster.target.variables();
+        let lines: Vec<String> = variables
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         match self.environment {
             Some(file) => {
                 let mut file = OpenOptions::new()
@@ -36,9 +36,9 @@ impl Up {
                     .create(true)
                     .open(&file)
                     .with_context(|| format!("cannot write {}", file.display()))?;
-                writeln!(file, "{line}")?;
+                writeln!(file, "{}", lines.join("\n"))?;
             }
-            None => say(&line),
+            None => lines.iter().for_each(|line| say(line)),
         }
         Ok(crate::MET)
     }

@@ -59,7 +59,7 @@ impl Validate {
             return Ok(crate::MET);
         }
         self.cluster.version()?;
-        self.cluster.credentials()?;
+        self.cluster.take()?;
         let given = self.profile.as_deref().map(file_of).transpose()?;
         let misunderstood = |error: anyhow::Error| anyhow::Error::from(Usage(explained(&error)));
         let profile = match &given {
@@ -109,7 +109,8 @@ impl Validate {
 
     /// Whether the cluster may have the image although the engine does not.
     fn pulls_itself(&self, error: &anyhow::Error) -> bool {
-        self.cluster.context.is_some() && (error.is::<NoEngine>() || self.cluster.pull_secret.is_some())
+        self.cluster.existing.target().is_ok_and(|target| target.is_some())
+            && (error.is::<NoEngine>() || self.cluster.pull_secret.is_some())
     }
 }
 
