@@ -31,6 +31,8 @@ pub const SELECTION: &str = "SIDECHECK_SELECTION";
 pub const PROVE: &str = "SIDECHECK_PROVE";
 /// `never`, `on-failure` or `always`: which namespaces stay.
 pub const KEEP: &str = "SIDECHECK_KEEP";
+/// How long the checks of a run may take, such as `30m`.
+pub const TIMEOUT: &str = "SIDECHECK_TIMEOUT";
 /// The project's root, for a command that is called from another folder.
 pub const ROOT: &str = "SIDECHECK_ROOT";
 /// What stands before the fixtures' image names on a cluster elsewhere.

@@ -5,10 +5,14 @@
 
 use std::time::Duration;
 
-/// From a Pod's creation until a node takes it; a node may be too busy for a moment.
-pub const SCHEDULED: Duration = Duration::from_secs(30);
+/// From a Pod's creation until a node takes it, or something says that one is coming. The Cluster Autoscaler takes up to a minute to ask for a node.
+pub const SCHEDULED: Duration = Duration::from_secs(60);
 
-/// From a Pod's creation until all its containers are ready. A warm node needs a second; this leaves room for a busy one.
+/// For a node that is coming. The Cluster Autoscaler and Karpenter give up one that has not joined after 15 minutes, and try another way.
+pub const NODE: Duration = Duration::from_secs(1200);
+
+/// From the moment at which a node takes a Pod until all its containers are ready, without the time that its images take. A warm node needs a second;
+/// this leaves room for a busy one.
 pub const READY: Duration = Duration::from_secs(180);
 
 /// For a fault that may heal by itself, such as a failed image pull or a container that could not be created.
@@ -49,8 +53,8 @@ pub const PROJECTION: Duration = Duration::from_secs(180);
 /// From a Pod's deletion until it is gone, beyond its own grace period.
 pub const DELETION: Duration = Duration::from_secs(90);
 
-/// For one life of a Pod: from its creation to the outcome of the checks that look at it. Below the limit that nextest has for a test, so
-/// that there is time left for evidence and clean-up.
+/// For one life of a Pod: from its creation to the outcome of the checks that look at it, not counting the time for which the cluster was waited for that
+/// made it a node or pulled its images. With that it is below the limit that nextest has for a test, so that there is time left for evidence and clean-up.
 pub const LIFE: Duration = Duration::from_secs(480);
 
 /// For evidence to be saved.
@@ -99,7 +103,7 @@ pub const IN_USE: Duration = Duration::from_secs(1800);
 /// For the registry of the published node images to answer; there may be none.
 pub const REGISTRY: Duration = Duration::from_secs(5);
 
-/// For images to be pulled, pushed or loaded.
+/// For images to be pulled, pushed or loaded, by a node too.
 pub const TRANSFER: Duration = Duration::from_secs(900);
 
 /// For images to be built from packages, on a slow connection too.

@@ -38,6 +38,8 @@ fn says(output: &Output, code: i32, parts: &[&str]) {
 #[case(&["up", "--kubernetes", "1.12"], "unknown Kubernetes version “1.12”; known are 1.33, 1.34, 1.35, 1.36, 1.37")]
 #[case(&["run", "no/such-check"], "no check is named by no/such-check; `sidecheck list` shows them all")]
 #[case(&["run", "--keep", "sometimes"], "invalid value 'sometimes'")]
+#[case(&["run", "--timeout", "soon"], "invalid value 'soon' for '--timeout <DURATION>': write a number and s, m or h: 90s, 30m or 1h")]
+#[case(&["run", "--timeout", "0s"], "it must be above 0")]
 #[case(&["fly"], "unrecognized subcommand 'fly'")]
 #[case(&["validate"], "the following required arguments were not provided")]
 #[case(&["validate", "an/image", "--role", "loging"], "a similar value exists: 'logging'")]

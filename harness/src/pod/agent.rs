@@ -114,6 +114,7 @@ impl Container {
     /// # Errors
     /// The agent cannot be reached or does not understand.
     pub async fn tell(&self, statement: &Statement) -> anyhow::Result<Vec<Event>> {
+        let _waiting = self.waits_for(&format!("the agent to carry out “{statement}”"));
         let what = || format!("the agent in {} did not carry out “{statement}”", self.name());
         let control = self.control().await.with_context(what)?;
         let answered: Vec<String> = match control.post(statement).await.with_context(what)? {

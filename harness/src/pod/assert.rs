@@ -354,6 +354,7 @@ impl<'a> Looking<'a> {
         mut look: impl FnMut(&Line) -> Option<T>,
     ) -> anyhow::Result<Result<T, Unmet>> {
         let (container, scene) = (self.container, self.container.scene());
+        let _waiting = container.waits_for(what);
         let log = container.log()?;
         let mut reader = log.reader();
         reader.skip_to(self.since);
@@ -392,7 +393,7 @@ impl<'a> Looking<'a> {
         what: &str,
         mut look: impl AsyncFnMut() -> anyhow::Result<Result<T, String>>,
     ) -> anyhow::Result<Result<T, Unmet>> {
-        let begun = Instant::now();
+        let (begun, _waiting) = (Instant::now(), self.container.waits_for(what));
         loop {
             match look().await.context("cannot look")? {
                 Ok(found) => return Ok(Ok(found)),

@@ -10,6 +10,7 @@ use kube::api::{ListParams, LogParams};
 use kube::{Api, ResourceExt};
 use tokio::time::{Instant, sleep};
 
+use super::events::{happened, has_reason, text};
 use super::state::{self, PodState};
 use super::{Container, Scene, wait};
 use crate::cluster::request::{is_answer, limited, permitted};
@@ -120,14 +121,9 @@ impl Scene {
     }
 
     async fn events_are_harmless(&self, state: &PodState, born: Timestamp) -> anyhow::Result<()> {
-        let (Some(uid), name) = (state.pod.uid(), state.pod.name_any()) else {
-            return Ok(());
-        };
-        let events: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
-        let of_pod = ListParams::default().fields(&format!("involvedObject.uid={uid}"));
-        let events = limited("list the Pod's events", events.list(&of_pod)).await?;
-        match recent(&events.items, born).find(|event| has_reason(event, &POD_TROUBLE)) {
-            Some(event) => Err(anyhow!("Pod {name} was disturbed: {}", text(event))),
+        let events = self.events_of(&state.pod).await?;
+        match recent(&events, born).find(|event| has_reason(event, &POD_TROUBLE)) {
+            Some(event) => Err(anyhow!("Pod {} was disturbed: {}", state.pod.name_any(), text(event))),
             None => Ok(()),
         }
     }
@@ -160,31 +156,9 @@ impl Scene {
 
 /// The events that happened, or happened again, since then. Some clients write whole seconds only.
 fn recent(events: &[Event], since: Timestamp) -> impl Iterator<Item = &Event> {
-    events.iter().filter(move |event| {
-        let series = event
-            .series
-            .as_ref()
-            .and_then(|series| series.last_observed_time.as_ref())
-            .map(|time| time.0);
-        let last = event.last_timestamp.as_ref().map(|time| time.0);
-        let first = event.event_time.as_ref().map(|time| time.0);
-        series
-            .max(last)
-            .max(first)
-            .is_some_and(|last| last.as_second() >= since.as_second())
-    })
-}
-
-fn has_reason(event: &Event, reasons: &[&str]) -> bool {
-    event.reason.as_deref().is_some_and(|reason| reasons.contains(&reason))
-}
-
-fn text(event: &Event) -> String {
-    format!(
-        "{}: {}",
-        event.reason.as_deref().unwrap_or_default(),
-        event.message.as_deref().unwrap_or_default()
-    )
+    events
+        .iter()
+        .filter(move |event| happened(event).is_some_and(|last| last.as_second() >= since.as_second()))
 }
 
 impl Container {

@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use k8s_openapi::api::core::v1::ContainerStatus;
 
 use super::log::{Line, Log};
+use super::scene::Waiting;
 use super::{Expect, Given, Scene, state};
 use crate::timeline::Event;
 
@@ -84,6 +85,12 @@ impl Container {
             restarts: status.restart_count,
             started_at: running.started_at.as_ref().map(|time| time.0.to_string()),
         })
+    }
+
+    /// Notes what is being waited for at this container until the result is dropped; `what` completes the sentence “waiting for …”.
+    pub(super) fn waits_for(&self, what: &str) -> Waiting<'_> {
+        let what = format!("{what}, at container {} of Pod {}", self.name, self.pod);
+        self.scene.waits_for(what, &self.pod)
     }
 
     pub(super) fn describe(&self) -> String {

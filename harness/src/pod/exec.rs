@@ -86,6 +86,7 @@ impl Container {
     }
 
     async fn bounded<T>(&self, command: &[&str], run: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+        let _waiting = self.waits_for(&format!("the command {command:?}"));
         let what = || format!("cannot run {command:?} in container {}", self.name());
         timeout(patience::ROUND_TRIP, run)
             .await

@@ -4,6 +4,7 @@ mod agent;
 mod assert;
 mod confirm;
 mod container;
+mod events;
 mod exec;
 mod follow;
 mod http;
@@ -308,6 +309,7 @@ impl ScenarioPod {
 impl Container {
     /// Waits until its log was read to the end after the Pod's deletion.
     async fn log_ended(&self) -> anyhow::Result<()> {
+        let _waiting = self.waits_for("the end of the log");
         let log = self.scene().log(self.pod(), self.name())?;
         let mut reader = log.reader();
         let ended = async {

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::agent::Control;
 use super::follow::Follower;
@@ -36,6 +36,52 @@ pub struct Scene {
     /// The agents' control ports, by the runtime's id of the container.
     controls: Mutex<BTreeMap<String, Arc<Control>>>,
     deeds: Mutex<Deeds>,
+    /// What is being waited for, in the order in which that began.
+    awaited: Mutex<BTreeMap<u64, Awaited>>,
+    /// From when on the life's time counts.
+    counts_from: Mutex<Instant>,
+}
+
+/// Something that is being waited for.
+#[derive(Debug)]
+struct Awaited {
+    what: String,
+    /// The Pod that it has to do with.
+    pod: String,
+    /// What says that it will take long.
+    help: Option<String>,
+}
+
+/// A wait that goes on for as long as the value lives.
+pub(super) struct Waiting<'a> {
+    scene: &'a Scene,
+    number: u64,
+}
+
+impl Waiting<'_> {
+    /// Says that the cluster is at it, and that this takes long: no time of the life.
+    pub(super) fn is_long(&self, help: &str) {
+        if let Some(awaited) = self
+            .scene
+            .awaited
+            .lock()
+            .expect("no holder panics")
+            .get_mut(&self.number)
+        {
+            awaited.help = Some(help.to_owned());
+        }
+        *self.scene.counts_from.lock().expect("no holder panics") = Instant::now();
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.scene
+            .awaited
+            .lock()
+            .expect("no holder panics")
+            .remove(&self.number);
+    }
 }
 
 /// What the body of the present check has done.
@@ -81,6 +127,8 @@ impl Scene {
             nonces,
             controls: Mutex::default(),
             deeds: Mutex::default(),
+            awaited: Mutex::default(),
+            counts_from: Mutex::new(Instant::now()),
         });
         tokio::spawn(follow_all(Arc::downgrade(&scene), pods));
         scene
@@ -204,6 +252,40 @@ impl Scene {
         Timeline::new(events)
     }
 
+    /// Notes what is being waited for until the result is dropped; `what` completes the sentence “waiting for …”.
+    pub(super) fn waits_for(&self, what: String, pod: &str) -> Waiting<'_> {
+        let mut awaited = self.awaited.lock().expect("no holder panics");
+        let number = awaited.last_key_value().map_or(0, |(last, _)| last + 1);
+        let (pod, help) = (pod.to_owned(), None);
+        awaited.insert(number, Awaited { what, pod, help });
+        Waiting { scene: self, number }
+    }
+
+    /// What is being waited for at this moment, and the state of the Pods that it has to do with; none if nothing is.
+    pub(crate) fn awaited(&self) -> Option<String> {
+        let (awaited, pods) = (self.awaited.lock().expect("no holder panics"), self.pods());
+        let texts = awaited.values().map(|awaited| {
+            let help = awaited
+                .help
+                .as_ref()
+                .map_or_else(String::new, |help| format!(" ({help})"));
+            format!("{}{help}: {}", awaited.what, state::describe(pods.get(&awaited.pod)))
+        });
+        let texts: Vec<String> = texts.collect();
+        (!texts.is_empty()).then(|| texts.join("; and for "))
+    }
+
+    /// Returns when the life has taken [`patience::LIFE`], not counting long waits for what the cluster was at.
+    pub(crate) async fn takes_too_long(&self) {
+        loop {
+            let until = *self.counts_from.lock().expect("no holder panics") + patience::LIFE;
+            if until <= Instant::now() {
+                return;
+            }
+            sleep_until(until).await;
+        }
+    }
+
     fn deeds(&self) -> MutexGuard<'_, Deeds> {
         self.deeds.lock().expect("no holder panics")
     }
@@ -286,6 +368,7 @@ impl Scene {
     /// # Errors
     /// It makes none within [`patience::REACTION`].
     pub(crate) async fn first_pod_of(self: &Arc<Self>, kind: &str, name: &str) -> anyhow::Result<String> {
+        let _waiting = self.waits_for(format!("a Pod of {kind} {name}"), name);
         let made = wait::watch_until(self, patience::REACTION, |pods| {
             let all = pods.all();
             let mut made = all

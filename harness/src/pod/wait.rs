@@ -74,6 +74,7 @@ pub(super) async fn until(
     limit: Duration,
     condition: impl Fn(&PodState) -> bool,
 ) -> anyhow::Result<Result<PodState, TimedOut>> {
+    let _waiting = scene.waits_for(format!("{what} of Pod {pod}"), pod);
     let look = |pods: &Pods| pods.get(pod).filter(|state| condition(state)).cloned();
     Ok(watch_until(scene, limit, look).await?.ok_or_else(|| {
         TimedOut(format!(
@@ -131,32 +132,61 @@ impl Startup<'_> {
     }
 }
 
+/// Waits until a node takes the Pod, longer while the cluster says that one is coming.
+///
+/// # Errors
+/// The scheduler finds none.
+async fn scheduled(scene: &Arc<Scene>, pod: &str) -> anyhow::Result<()> {
+    let (begun, waiting) = (
+        Instant::now(),
+        scene.waits_for(format!("a node that takes Pod {pod}"), pod),
+    );
+    loop {
+        let taken = watch_until(scene, patience::SCHEDULED, |pods| {
+            let taken = pods.get(pod)?.pod.spec.as_ref()?.node_name.is_some();
+            taken.then_some(())
+        });
+        let (None, Some(state)) = (taken.await?, scene.pods().get(pod).cloned()) else {
+            return Ok(());
+        };
+        let Some(message) = state::unschedulable(&state.pod) else {
+            return Ok(());
+        };
+        match scene.node_is_coming(&state.pod).await? {
+            Some(help) if begun.elapsed() < patience::NODE => waiting.is_long(&help),
+            Some(help) => {
+                let after = begun.elapsed();
+                return Err(anyhow!(
+                    "Pod {pod} cannot be scheduled after {after:.0?}: {message} ({help})"
+                ));
+            }
+            None => return Err(anyhow!("Pod {pod} cannot be scheduled: {message}")),
+        }
+    }
+}
+
 /// Waits until the Pod is ready.
 ///
 /// # Errors
-/// It does not become ready within [`patience::READY`], or one container not within its own time: an [`Unready`] that says what holds it,
-/// every container's state, and the last words of one that fails.
+/// No node takes it. It does not become ready within [`patience::READY`] from then, not counting the time that its images take, or one container
+/// not within its own time: an [`Unready`] that says what holds it, every container's state, and the last words of one that fails.
 pub(super) async fn ready(scene: &Arc<Scene>, pod: &str, startup: Option<Startup<'_>>) -> anyhow::Result<()> {
-    let scheduled = watch_until(scene, patience::SCHEDULED, |pods| {
-        let scheduled = pods.get(pod)?.pod.spec.as_ref()?.node_name.is_some();
-        scheduled.then_some(())
-    });
-    if scheduled.await?.is_none()
-        && let Some(message) = scene.pods().get(pod).and_then(|state| state::unschedulable(&state.pod))
-    {
-        return Err(anyhow!("Pod {pod} cannot be scheduled: {message}"));
-    }
+    scheduled(scene, pod).await?;
+    let waiting = scene.waits_for(format!("Pod {pod} to be ready"), pod);
     // A fault may heal by itself: only one that stays is hopeless.
     let mut faulty: Option<Instant> = None;
     let mut started: Option<Instant> = None;
     let begun = Instant::now();
+    // The last moment at which an image was on its way.
+    let mut counted = begun;
     // Whether the API server was asked since something last changed: the watch may have missed something.
     let mut asked = false;
     let mut pods = scene.watch();
     loop {
-        let until = {
+        let (until, whole) = {
             let pods = pods.borrow_and_update();
-            let mut until = deadline(begun, pods.disturbed, patience::READY);
+            let whole = deadline(counted, pods.disturbed, patience::READY);
+            let mut until = whole;
             if let Some(state) = pods.get(pod) {
                 if state.deleted {
                     return Err(anyhow!("Pod {pod} was deleted before it was ready"));
@@ -182,7 +212,7 @@ pub(super) async fn ready(scene: &Arc<Scene>, pod: &str, startup: Option<Startup
                     None => faulty = None,
                 }
             }
-            until
+            (until, whole)
         };
         if !asked || until > Instant::now() {
             asked = timeout_at(until, pods.changed()).await.is_err();
@@ -193,6 +223,13 @@ pub(super) async fn ready(scene: &Arc<Scene>, pod: &str, startup: Option<Startup
         }
         let seen = scene.pods();
         let state = seen.get(pod);
+        if let (true, true, Some(state)) = (until == whole, begun.elapsed() < patience::TRANSFER, state)
+            && let Some(help) = scene.image_is_coming(&state.pod).await?
+        {
+            waiting.is_long(&help);
+            (counted, asked) = (Instant::now(), false);
+            continue;
+        }
         let words = last_words(scene, pod);
         let text = match state.and_then(fault) {
             Some(Fault::Final(text) | Fault::MayHeal(text)) => format!("{text}{words}"),
@@ -246,6 +283,12 @@ const HEALING: [&str; 6] = [
 
 fn waiting(status: &ContainerStatus) -> Option<&str> {
     status.state.as_ref()?.waiting.as_ref()?.reason.as_deref()
+}
+
+/// Whether a container waits for its volumes or its image, or for others.
+pub(super) fn is_being_created(pod: &Pod, container: &str) -> bool {
+    let reason = state::status(pod, container).and_then(waiting);
+    matches!(reason, Some("ContainerCreating" | "PodInitializing"))
 }
 
 /// A container that cannot run for a reason that lies in the infrastructure: its image or its configuration.

@@ -22,12 +22,12 @@ pub struct Ran {
     pub duration: Duration,
 }
 
-/// Puts the report of a run together. A planned check without a record is an `error`.
+/// Puts the report of a run together. A planned check without a record is an `error`, and a run that was ended is not complete.
 ///
 /// # Errors
 /// A record cannot be read.
 pub fn assemble(folder: &RunFolder, fixtures: &Path, ran: Ran) -> anyhow::Result<Report> {
-    let mut checks = folder.results()?;
+    let (mut checks, ended) = (folder.results()?, folder.ended());
     let planned = ran.plan.iter().flat_map(|plan| &plan.checks);
     let missing: Vec<CheckResult> = planned
         .filter(|planned| {
@@ -35,11 +35,11 @@ pub fn assemble(folder: &RunFolder, fixtures: &Path, ran: Ran) -> anyhow::Result
                 .iter()
                 .any(|check| check.id == planned.id && check.shape == planned.shape)
         })
-        .map(|planned| undecided(fixtures, planned))
+        .map(|planned| undecided(fixtures, planned, ended.as_deref()))
         .collect();
     let incomplete = match (&ran.plan, missing.len()) {
         (None, _) => Some("nobody wrote down what was to be decided".to_owned()),
-        (Some(_), 0) => None,
+        (Some(_), 0) => ended,
         (Some(plan), missing) => Some(format!("{missing} of {} checks have no outcome", plan.checks.len())),
     };
     checks.extend(missing);
@@ -72,10 +72,13 @@ pub fn assemble(folder: &RunFolder, fixtures: &Path, ran: Ran) -> anyhow::Result
     })
 }
 
-fn undecided(fixtures: &Path, planned: &Planned) -> CheckResult {
+fn undecided(fixtures: &Path, planned: &Planned, ended: Option<&str>) -> CheckResult {
     let fixture = Fixture::load(fixtures, &planned.id).ok();
     let metadata = fixture.as_ref().map(|fixture| &fixture.metadata);
-    let reason = "the run ended before this check had an outcome".to_owned();
+    let reason = match ended {
+        Some(why) => format!("not begun; {why}"),
+        None => "the run ended before this check had an outcome".to_owned(),
+    };
     CheckResult::undecided(&planned.id, planned.shape, metadata, reason)
 }
 
@@ -101,10 +104,13 @@ mod tests {
     }
 
     /// The report of a run that has recorded `logging/lines-arrive@native` alone.
-    fn report(plan: Option<Plan>) -> Report {
+    fn report(plan: Option<Plan>, ended: Option<&str>) -> Report {
         let results = tempfile::tempdir().expect("a folder");
         let folder = RunFolder::new(results.path(), "run");
         folder.record(&sample::report().checks[0]).expect("recorded");
+        if let Some(why) = ended {
+            folder.note_ended(why).expect("noted");
+        }
         let ran = Ran {
             plan,
             command: "./scripts/conformance".to_owned(),
@@ -116,28 +122,39 @@ mod tests {
     }
 
     #[rstest]
-    #[case::whole(Some(plan(&["logging/lines-arrive"], &[])), true, None)]
-    #[case::filtered(Some(plan(&["logging/lines-arrive"], &["logging"])), false, None)]
+    #[case::whole(Some(plan(&["logging/lines-arrive"], &[])), None, true, None)]
+    #[case::filtered(Some(plan(&["logging/lines-arrive"], &["logging"])), None, false, None)]
+    #[case::ended(
+        Some(plan(&["logging/lines-arrive"], &[])),
+        Some("interrupted"),
+        false,
+        Some("interrupted")
+    )]
     #[case::killed(
         Some(plan(&["logging/lines-arrive", "logging/other"], &[])),
+        None,
         false,
         Some("1 of 2 checks have no outcome")
     )]
-    #[case::without_a_plan(None, false, Some("nobody wrote down what was to be decided"))]
+    #[case::without_a_plan(None, None, false, Some("nobody wrote down what was to be decided"))]
     fn only_a_whole_run_is_complete(
         #[case] plan: Option<Plan>,
+        #[case] ended: Option<&str>,
         #[case] complete: bool,
         #[case] incomplete: Option<&str>,
     ) {
-        let report = report(plan);
+        let report = report(plan, ended);
         assert_eq!(report.complete, complete);
         assert_eq!(report.incomplete.as_deref(), incomplete);
     }
 
-    #[test]
-    fn a_planned_check_without_a_record_is_an_error() {
-        let report = report(Some(plan(&["logging/lines-arrive", "logging/other"], &[])));
+    #[rstest]
+    #[case::killed(None, "the run ended before this check had an outcome")]
+    #[case::ended(Some("interrupted"), "not begun; interrupted")]
+    fn a_planned_check_without_a_record_is_an_error(#[case] ended: Option<&str>, #[case] reason: &str) {
+        let report = report(Some(plan(&["logging/lines-arrive", "logging/other"], &[])), ended);
         assert_eq!(report.checks[1].outcome, OutcomeKind::Error);
+        assert_eq!(report.checks[1].reason.as_deref(), Some(reason));
         assert_eq!(report.summary.exit_code(), 2);
     }
 }

@@ -17,6 +17,8 @@ use crate::fixture::Shape;
 const PLAN: &str = "plan.json";
 /// The file with what was [`Found`].
 const FOUND: &str = "found.json";
+/// The file that says why the run ended before its checks had.
+const ENDED: &str = "ended.json";
 
 /// What a run was to decide, and how.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -165,6 +167,19 @@ impl RunFolder {
     /// What the run found before its first check, if it got that far.
     pub fn found(&self) -> Option<Found> {
         self.read(FOUND)
+    }
+
+    /// Notes why the run ends before its checks have.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn note_ended(&self, why: &str) -> anyhow::Result<()> {
+        self.write(ENDED, &why)
+    }
+
+    /// Why the run ended before its checks had, if it did and that was noted.
+    pub fn ended(&self) -> Option<String> {
+        self.read(ENDED)
     }
 
     /// Writes a value as JSON into the file `name`, whole or not at all.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Instant, SystemTime};
 
@@ -9,14 +10,17 @@ use anyhow::{Context, anyhow};
 use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
-use super::life::{Seen, ending, words};
+use super::interruption::{Interruption, too_long};
+use super::life::{Seen, words};
 use super::{Outcome, Results, Setting, evidence, judge};
 use crate::display::explained;
 use crate::environment;
 use crate::finding::{Finding, Mismatch, Verdict};
 use crate::fixture::{Fixture, Shape, Twin};
 use crate::image::{Alone, NoEngine};
+use crate::patience;
 use crate::profile::Profile;
 use crate::report::model::{Assertion, CheckResult, OutcomeKind};
 use crate::timeline::Timeline;
@@ -171,10 +175,11 @@ pub async fn alone(check: LoneCheck) -> Outcome {
         Ok(setting) => setting,
         Err(error) => return Outcome(vec![CheckResult::undecided(&id, shape, None, explained(&error))]),
     };
+    let interruption = Interruption::listen(&setting.folder);
     let results = Results::new(&setting);
     match Fixture::load_for(&setting.fixtures, &id, setting.profile.as_ref()) {
         Ok(fixture) => match super::claimed(&fixture) {
-            Ok(()) => results.add(decide(&setting, &fixture, check.body).await),
+            Ok(()) => results.add(decide(&setting, &interruption, &fixture, check.body).await),
             Err(finding) => {
                 let mut result = CheckResult::undecided(&id, shape, Some(&fixture.metadata), String::new());
                 judge::conclude(&mut result, Err(finding), &fixture.metadata.remediation);
@@ -186,18 +191,18 @@ pub async fn alone(check: LoneCheck) -> Outcome {
     results.into_outcome()
 }
 
-async fn decide(setting: &Setting, fixture: &Fixture, body: LoneBody) -> CheckResult {
+async fn decide(setting: &Setting, interruption: &Interruption, fixture: &Fixture, body: LoneBody) -> CheckResult {
     let began = SystemTime::now();
     let mut result = CheckResult::undecided(&fixture.id, Shape::Alone, Some(&fixture.metadata), String::new());
     let evidence = setting.folder.evidence(&fixture.id, Shape::Alone, None);
     result.evidence = environment::relative(&evidence);
-    let seen = live(fixture, None, body, &evidence).await;
+    let seen = live(interruption, fixture, None, body, &evidence).await;
     judge::fill(&mut result, &seen, began);
     judge::conclude(&mut result, seen.verdict, &fixture.metadata.remediation);
     if setting.prove && result.outcome == OutcomeKind::Met {
         for (number, twin) in fixture.twins(Shape::Alone).enumerate() {
             let evidence = setting.folder.evidence(&fixture.id, Shape::Alone, Some(number));
-            let seen = live(fixture, Some(twin), body, &evidence).await;
+            let seen = live(interruption, fixture, Some(twin), body, &evidence).await;
             result
                 .twins
                 .push(judge::twin(twin, seen.verdict, environment::relative(&evidence)));
@@ -211,17 +216,25 @@ async fn decide(setting: &Setting, fixture: &Fixture, body: LoneBody) -> CheckRe
 }
 
 /// Runs the body, and saves what the containers have said.
-async fn live(fixture: &Fixture, twin: Option<&Twin>, body: LoneBody, folder: &std::path::Path) -> Seen {
+async fn live(
+    interruption: &Interruption,
+    fixture: &Fixture,
+    twin: Option<&Twin>,
+    body: LoneBody,
+    folder: &Path,
+) -> Seen {
     let began = Instant::now();
     let (mut assertions, mut outputs) = (Vec::new(), Vec::new());
     let verdict = match Lone::new(fixture, twin) {
         Err(error) => Err(error.into()),
         Ok(lone) => {
             let verdict = tokio::select! {
+                biased;
+                why = interruption.comes() => Err(anyhow!(why).into()),
+                () = sleep(patience::LIFE) => Err(anyhow!(too_long()).into()),
                 verdict = AssertUnwindSafe(body(&lone)).catch_unwind() => {
                     verdict.unwrap_or_else(|panic| Err(anyhow!("the check panicked: {}", words(&*panic)).into()))
                 }
-                why = ending() => Err(anyhow!(why).into()),
             };
             assertions.append(&mut locked(&lone.assertions));
             outputs.append(&mut locked(&lone.outputs));

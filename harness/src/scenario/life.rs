@@ -9,9 +9,9 @@ use anyhow::{Context, anyhow};
 use futures::FutureExt;
 use futures::future::try_join_all;
 use serde_json::Value;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
+use super::interruption::Interruption;
 use super::namespace::Claim;
 use super::{Keep, Numbered, Setting, admission, apply, evidence, namespace, role};
 use crate::cluster::Cluster;
@@ -30,6 +30,7 @@ const RUNS_ON: &str = "no container crashes";
 /// What is to live.
 pub(super) struct Life<'a> {
     pub(super) setting: &'a Setting,
+    pub(super) interruption: &'a Interruption,
     pub(super) cluster: &'a Cluster,
     pub(super) shape: Shape,
     pub(super) twin: Numbered<'a>,
@@ -72,11 +73,12 @@ impl Life<'_> {
         if let Some(reason) = self.knows_unready(watched) {
             return nothing_seen(watched, &Finding::Skipped(reason), began);
         }
-        let mut stage = match self.set(watched).await {
+        let mut stage = match self.interruption.unless(self.set(watched)).await {
             Ok(stage) => stage,
             Err(error) => return nothing_seen(watched, &error.into(), began),
         };
-        let mut ending = pin!(ending());
+        let scene = Arc::clone(&stage.scene);
+        let mut ending = pin!(self.interruption.or_too_long(&scene));
         let begun = tokio::select! {
             begun = self.begin(&mut stage, watched) => begun,
             why = &mut ending => Err(anyhow!(why).into()),
@@ -93,7 +95,7 @@ impl Life<'_> {
                 for check in watched {
                     let began = if seen.is_empty() { began } else { Instant::now() };
                     let verdict = match &ended {
-                        Some(why) => Err(anyhow!("{why}").into()),
+                        Some(why) => Err(anyhow!("not begun; {why}").into()),
                         None if unfit => Err(Finding::Skipped(role::left_out(check.fixture))),
                         None => tokio::select! {
                             verdict = self.decide(check, &stage, &notes) => verdict,
@@ -371,19 +373,6 @@ fn nothing_seen<B>(watched: &[Watched<'_, B>], finding: &Finding, began: Instant
         }
     };
     watched.iter().map(seen).collect()
-}
-
-/// Returns when the life must end before its checks have: somebody interrupts the run, or it takes too long. Says which.
-pub(super) async fn ending() -> String {
-    let mut terminate = match signal(SignalKind::terminate()) {
-        Ok(terminate) => terminate,
-        Err(error) => return format!("signals cannot be awaited: {error}"),
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => "interrupted".to_owned(),
-        _ = terminate.recv() => "interrupted by SIGTERM".to_owned(),
-        () = sleep(patience::LIFE) => format!("nothing was decided within {:?}", patience::LIFE),
-    }
 }
 
 pub(super) fn words(panic: &(dyn std::any::Any + Send)) -> String {

@@ -6,6 +6,7 @@ mod admission;
 mod alone;
 mod apply;
 mod evidence;
+mod interruption;
 mod judge;
 mod leftovers;
 mod life;
@@ -32,6 +33,7 @@ use crate::profile::Profile;
 use crate::report::model::{CheckResult, OutcomeKind};
 use crate::report::records::RunFolder;
 use crate::report::terminal;
+use interruption::Interruption;
 use life::{Life, Watched};
 
 pub use alone::{Lone, LoneBody, LoneCheck, LoneExpect, alone};
@@ -198,6 +200,7 @@ pub async fn decide<B>(setting: &Setting, bodies: &[(String, B)], shape: Shape) 
 where
     B: AsyncFn(&ScenarioPod) -> Verdict,
 {
+    let interruption = Interruption::listen(&setting.folder);
     let results = Results::new(setting);
     let mut open = Vec::new();
     for (id, body) in bodies {
@@ -212,11 +215,11 @@ where
     }
     let target = setting.target.clone().map_or_else(Target::from_environment, Ok);
     let connected = match target {
-        Ok(target) => Cluster::connect_to(target).await,
+        Ok(target) => interruption.unless(Cluster::connect_to(target)).await,
         Err(error) => Err(error),
     };
     match connected {
-        Ok(cluster) => decide_on(setting, &cluster, open, shape, &results).await,
+        Ok(cluster) => decide_on(setting, &interruption, &cluster, open, shape, &results).await,
         Err(error) => {
             for (fixture, _) in open {
                 let reason = explained(&error);
@@ -264,6 +267,7 @@ impl<'a> Results<'a> {
 /// Decides those checks that apply to the cluster, all on one life, and then each on its twins.
 async fn decide_on<B>(
     setting: &Setting,
+    interruption: &Interruption,
     cluster: &Cluster,
     open: Vec<(Fixture, &B)>,
     shape: Shape,
@@ -273,7 +277,7 @@ async fn decide_on<B>(
 {
     let mut applicable = Vec::new();
     for (fixture, body) in open {
-        match applies(setting, cluster, &fixture).await {
+        match interruption.unless(applies(setting, cluster, &fixture)).await {
             Ok(()) => applicable.push((fixture, body)),
             Err(finding) => {
                 let mut result = CheckResult::undecided(&fixture.id, shape, Some(&fixture.metadata), String::new());
@@ -292,6 +296,7 @@ async fn decide_on<B>(
         .collect();
     let life = Life {
         setting,
+        interruption,
         cluster,
         shape,
         twin: None,
@@ -313,11 +318,15 @@ async fn decide_on<B>(
     }
     // Twins wait most of their time for what does not come.
     let lanes = (0..LANES).map(|lane| {
-        let (setting, met) = (setting.in_lane(lane), &met);
+        let (setting, life, met) = (setting.in_lane(lane), &life, &met);
         async move {
             for (check, result) in met.iter().skip(lane).step_by(LANES) {
                 let mut result = result.clone();
-                prove(&setting, cluster, check, shape, &mut result).await;
+                let life = Life {
+                    setting: &setting,
+                    ..*life
+                };
+                prove(&life, check, &mut result).await;
                 results.add(result);
             }
         }
@@ -329,23 +338,21 @@ async fn decide_on<B>(
 const LANES: usize = 2;
 
 /// Runs the twins of one check, one after another.
-async fn prove<B>(setting: &Setting, cluster: &Cluster, check: &Watched<'_, B>, shape: Shape, result: &mut CheckResult)
+async fn prove<B>(life: &Life<'_>, check: &Watched<'_, B>, result: &mut CheckResult)
 where
     B: AsyncFn(&ScenarioPod) -> Verdict,
 {
-    let fixture = check.fixture;
+    let (fixture, shape) = (check.fixture, life.shape);
     for (number, twin) in fixture.twins(shape).enumerate() {
         let life = Life {
-            setting,
-            cluster,
-            shape,
             twin: Some((number, twin)),
+            ..*life
         };
         let Some(seen) = life.live(std::slice::from_ref(check)).await.pop() else {
             continue;
         };
         let trouble = matches!(seen.verdict, Err(Finding::Error(_)));
-        let evidence = environment::relative(&setting.folder.evidence(&fixture.id, shape, Some(number)));
+        let evidence = environment::relative(&life.setting.folder.evidence(&fixture.id, shape, Some(number)));
         result.twins.push(judge::twin(twin, seen.verdict, evidence));
         // Trouble would meet the next twin as well.
         if trouble {

@@ -9,7 +9,7 @@ use futures::future::try_join_all;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use super::life::ending;
+use super::interruption::Interruption;
 use super::{Setting, apply, namespace};
 use crate::agent as statement;
 use crate::cluster::namespace::unique;
@@ -39,7 +39,10 @@ pub async fn rehearse(setting: &Setting, cluster: &Cluster) -> anyhow::Result<()
         }
     }
     hosts.truncate(NODES);
-    let life = format!("{:08x}", unique() as u32);
+    let (interruption, life) = (
+        Interruption::listen(&setting.folder),
+        format!("{:08x}", unique() as u32),
+    );
     let mut objects = match &hosts[..] {
         // Who may not list the nodes leaves it to the scheduler.
         [] => vec![pod("rehearsal", None)?],
@@ -61,7 +64,7 @@ pub async fn rehearse(setting: &Setting, cluster: &Cluster) -> anyhow::Result<()
     };
     let rehearsed = tokio::select! {
         rehearsed = rehearsed => rehearsed.map(drop),
-        why = ending() => Err(anyhow!(why)),
+        why = interruption.or_too_long(&scene) => Err(anyhow!(why)),
     };
     claim.clear(&cluster.client, &applied, &life, false).await?;
     rehearsed

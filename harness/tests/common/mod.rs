@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use sidecheck::cluster::Target;
+use sidecheck::cluster::engine::Engine;
 use sidecheck::report::model::{CheckResult, OutcomeKind};
 use sidecheck::report::records::RunFolder;
 use sidecheck::scenario::{Keep, Setting, decide};
@@ -103,6 +104,20 @@ pub fn kubeconfig() -> PathBuf {
         Target::Own(path) => path,
         other => panic!("these tests run on the harness's own cluster, not on {other}"),
     }
+}
+
+/// Runs a command on the node; returns what it prints.
+pub async fn on_node(command: &str) -> anyhow::Result<String> {
+    let name = kubeconfig().file_stem().expect("a name").to_string_lossy().into_owned();
+    let mut exec = Engine::chosen()?.command();
+    exec.args(["exec", &format!("{name}-control-plane"), "sh", "-c", command]);
+    let output = exec.output().await?;
+    anyhow::ensure!(
+        output.status.success(),
+        "{command}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
 /// The program as a shell would call it: what nextest and Cargo say about this test is not true of it, and build scripts that read it would

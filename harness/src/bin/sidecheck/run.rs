@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::future::pending;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::time::{Instant, SystemTime};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use k8s_openapi::jiff::SignedDuration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sidecheck::cluster::{Cluster, images};
@@ -23,6 +26,7 @@ use sidecheck::scenario::{Keep, Leftovers, Setting, rehearse};
 use sidecheck::{environment, patience};
 use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::sleep;
 
 use crate::cluster_options::ClusterOptions;
 use crate::report::{conclude, publish};
@@ -38,9 +42,19 @@ pub struct Run {
     /// Also prove that each check can fail, by its twins
     #[arg(long)]
     prove: bool,
+    #[command(flatten)]
+    conduct: Conduct,
+}
+
+/// How checks are carried out.
+#[derive(Args)]
+pub struct Conduct {
     /// Which namespaces stay after their check
     #[arg(long, value_enum, env = environment::KEEP, default_value_t, value_name = "WHEN")]
     keep: Keep,
+    /// How long the checks may take, without set-up, such as 30m or 1h; what is undecided then is an error
+    #[arg(long, env = environment::TIMEOUT, value_parser = duration, value_name = "DURATION")]
+    timeout: Option<SignedDuration>,
 }
 
 /// The exit code of nextest when tests failed; any other than 0 means that it could not run them.
@@ -68,7 +82,7 @@ impl Run {
         let job = Job {
             plan,
             cluster: self.cluster,
-            keep: self.keep,
+            conduct: self.conduct,
             subject: None,
         };
         let report = job.carry_out().await?;
@@ -77,11 +91,20 @@ impl Run {
     }
 }
 
+/// A length of time as people write it.
+fn duration(text: &str) -> anyhow::Result<SignedDuration> {
+    let duration: SignedDuration = text
+        .parse()
+        .map_err(|_| anyhow!("write a number and s, m or h: 90s, 30m or 1h"))?;
+    ensure!(duration.is_positive(), "it must be above 0");
+    Ok(duration)
+}
+
 /// What is to be decided, where, and how.
 pub struct Job {
     pub plan: Plan,
     pub cluster: ClusterOptions,
-    pub keep: Keep,
+    pub conduct: Conduct,
     /// The image that takes the place of the role's reference image, and what is known of it.
     pub subject: Option<(Subject, Profile)>,
 }
@@ -153,7 +176,7 @@ impl Job {
         }
         publish(&report)?;
         // The namespaces of what is to stay are marked, and left out.
-        if let (Some(cluster), true) = (&cluster, self.keep != Keep::Always) {
+        if let (Some(cluster), true) = (&cluster, self.conduct.keep != Keep::Always) {
             let leftovers = Leftovers {
                 client: &cluster.client,
                 run: Some(&run),
@@ -210,7 +233,7 @@ impl Job {
             .env(environment::IMAGE_TAG, images::tag())
             .env(
                 environment::KEEP,
-                match self.keep {
+                match self.conduct.keep {
                     Keep::Never => "never",
                     Keep::OnFailure => "on-failure",
                     Keep::Always => "always",
@@ -237,13 +260,23 @@ impl Job {
         }
         let mut terminate = signal(SignalKind::terminate())?;
         let mut nextest = command.spawn().context("cargo cannot be called")?;
+        let mut time_is_up = pin!(async {
+            match self.conduct.timeout {
+                Some(limit) => sleep(limit.unsigned_abs()).await,
+                None => pending().await,
+            }
+        });
         let status = loop {
             tokio::select! {
                 status = nextest.wait() => break status?,
                 // A terminal sends it to nextest too, which ends its tests and then exits.
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => end(&nextest)?,
-                () = tokio::time::sleep(patience::LOOK_AGAIN * 2) => progress.show(folder),
+                _ = tokio::signal::ctrl_c() => folder.note_ended("interrupted")?,
+                _ = terminate.recv() => end(&nextest, folder, "interrupted by SIGTERM")?,
+                () = &mut time_is_up, if folder.ended().is_none() => {
+                    let limit = self.conduct.timeout.unwrap_or_default();
+                    end(&nextest, folder, &format!("the time limit of {limit:#} was over"))?;
+                }
+                () = sleep(patience::LOOK_AGAIN * 2) => progress.show(folder),
             }
         };
         progress.show(folder);
@@ -261,8 +294,9 @@ fn new_id() -> String {
     format!("{:x}-{:x}", now.unwrap_or_default().as_millis(), std::process::id())
 }
 
-/// Asks nextest to end, which asks its tests to.
-fn end(nextest: &Child) -> anyhow::Result<()> {
+/// Asks nextest to end, which asks its tests to; they find out why.
+fn end(nextest: &Child, folder: &RunFolder, why: &str) -> anyhow::Result<()> {
+    folder.note_ended(why)?;
     if let Some(process) = nextest.id() {
         kill(Pid::from_raw(process.try_into()?), Signal::SIGTERM)?;
     }

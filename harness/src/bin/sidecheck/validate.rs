@@ -15,11 +15,10 @@ use sidecheck::profile::{Overrides, Profile, Role};
 use sidecheck::report::model::Report;
 use sidecheck::report::records::{Plan, write_whole};
 use sidecheck::report::{github, verdict};
-use sidecheck::scenario::Keep;
 
 use crate::Usage;
 use crate::cluster_options::ClusterOptions;
-use crate::run::{Job, ROLES, planned};
+use crate::run::{Conduct, Job, ROLES, planned};
 
 /// Judge an image as a sidecar: alone, and beside a main container in both shapes
 ///
@@ -38,9 +37,8 @@ pub struct Validate {
     overrides: Overrides,
     #[command(flatten)]
     cluster: ClusterOptions,
-    /// Which namespaces stay after their check
-    #[arg(long, value_enum, env = environment::KEEP, default_value_t, value_name = "WHEN")]
-    keep: Keep,
+    #[command(flatten)]
+    conduct: Conduct,
     /// Print a profile to begin with, and nothing else
     #[arg(long, value_name = "ROLE", exclusive = true)]
     init: Option<Role>,
@@ -90,7 +88,7 @@ impl Validate {
                 checks,
             },
             cluster: self.cluster,
-            keep: self.keep,
+            conduct: self.conduct,
             subject: Some((subject.clone(), profile)),
         };
         let report = job.carry_out().await;
