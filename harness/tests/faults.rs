@@ -2,19 +2,20 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{is_error, kubeconfig, outcome, outcome_with, run};
+use common::{is_error, kubeconfig, on_node, outcome, outcome_with, run};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, DynamicObject, EvictParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
-use sidecheck::cluster::engine::Engine;
 use sidecheck::cluster::{Cluster, Target, objects};
 use sidecheck::pod::state::{PodState, describe};
 use sidecheck::report::model::OutcomeKind;
 use sidecheck::{Container, ScenarioPod, Verdict, agent};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
@@ -25,20 +26,6 @@ const AGENT: &str = "  containers:
     args: [control]
     ports: [{name: agent, containerPort: 9000}]
 ";
-
-/// Runs a command on the node.
-async fn on_node(command: &str) -> anyhow::Result<()> {
-    let name = kubeconfig().file_stem().expect("a name").to_string_lossy().into_owned();
-    let mut exec = Engine::chosen()?.command();
-    exec.args(["exec", &format!("{name}-control-plane"), "sh", "-c", command]);
-    let output = exec.output().await?;
-    anyhow::ensure!(
-        output.status.success(),
-        "{command}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
-}
 
 async fn client() -> Client {
     Cluster::connect().await.expect("a cluster").client
@@ -70,7 +57,7 @@ async fn all_lines_arrive(spec: &str, trouble: impl AsyncFn() -> anyhow::Result<
 
 #[tokio::test]
 async fn alone_a_restarted_kubelet_loses_no_line() {
-    all_lines_arrive(AGENT, async || on_node("systemctl restart kubelet").await).await;
+    all_lines_arrive(AGENT, async || on_node("systemctl restart kubelet").await.map(drop)).await;
 }
 
 #[tokio::test]
@@ -105,7 +92,7 @@ async fn alone_an_api_server_that_stands_still_for_20_s_changes_nothing() {
 
 #[tokio::test]
 async fn alone_a_restarted_container_runtime_is_no_finding() {
-    all_lines_arrive(AGENT, async || on_node("systemctl restart containerd").await).await;
+    all_lines_arrive(AGENT, async || on_node("systemctl restart containerd").await.map(drop)).await;
 }
 
 #[tokio::test]
@@ -234,6 +221,105 @@ async fn connections_that_are_cut_lose_no_line() {
     })
     .await;
     assert_eq!(result.outcome, OutcomeKind::Met, "{result:#?}");
+}
+
+/// Stands before the API server and refuses every third request.
+struct Throttle {
+    target: Target,
+    requests: Arc<AtomicUsize>,
+    _folder: tempfile::TempDir,
+}
+
+impl Throttle {
+    /// What a busy API server answers.
+    const REFUSAL: &str = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nConnection: close\r\nContent-Type: application/json\r\n\r\n\
+        {\"kind\":\"Status\",\"apiVersion\":\"v1\",\"status\":\"Failure\",\"reason\":\"TooManyRequests\",\"code\":429,\
+        \"message\":\"Too many requests, please try again later.\"}";
+
+    async fn new() -> anyhow::Result<Self> {
+        // Without TLS, requests can be told apart here; the node's own kubectl has the credentials.
+        let port = 20_000 + std::process::id() % 10_000;
+        let proxy = format!(
+            "timeout 300 kubectl --kubeconfig /etc/kubernetes/admin.conf proxy --address 0.0.0.0 --port {port} --disable-filter >/run/{port} 2>&1 &
+            until grep -q Starting /run/{port}; do sleep 0.1; done; hostname -i"
+        );
+        let addresses = on_node(&proxy).await?;
+        let server = format!("{}:{port}", addresses.split_whitespace().next().unwrap_or_default());
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let kubeconfig = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "throttled",
+            "contexts": [{"name": "throttled", "context": {"cluster": "throttled", "user": "nobody"}}],
+            "clusters": [{"name": "throttled", "cluster": {"server": format!("http://{}", listener.local_addr()?)}}],
+            "users": [{"name": "nobody", "user": {}}],
+        });
+        let folder = tempfile::TempDir::new()?;
+        let path = folder.path().join("kubeconfig");
+        std::fs::write(&path, kubeconfig.to_string())?;
+        let requests = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&requests);
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                tokio::spawn(Self::carry(near, server.clone(), Arc::clone(&counted)));
+            }
+        });
+        Ok(Self {
+            target: Target::Kubeconfig(path),
+            requests,
+            _folder: folder,
+        })
+    }
+
+    /// Carries one request: each has a connection of its own.
+    async fn carry(mut near: TcpStream, server: String, requests: Arc<AtomicUsize>) -> std::io::Result<()> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(near.read_u8().await?);
+        }
+        let head = String::from_utf8_lossy(&head);
+        let lower = head.to_lowercase();
+        if requests.fetch_add(1, Ordering::Relaxed) % 3 == 2 {
+            let length = lower
+                .split("content-length: ")
+                .nth(1)
+                .and_then(|rest| rest.lines().next());
+            let mut body = vec![0; length.map_or(0, |length| length.parse().expect("a length"))];
+            near.read_exact(&mut body).await?;
+            return near.write_all(Self::REFUSAL.as_bytes()).await;
+        }
+        let head = if lower.contains("\r\nupgrade: ") {
+            head.into_owned()
+        } else {
+            head.replacen("\r\n", "\r\nConnection: close\r\n", 1)
+        };
+        let mut far = TcpStream::connect(server).await?;
+        far.write_all(head.as_bytes()).await?;
+        tokio::io::copy_bidirectional(&mut near, &mut far).await.map(drop)
+    }
+}
+
+#[tokio::test]
+async fn an_api_server_that_refuses_every_third_request_for_now_makes_a_run_slower_and_no_worse() {
+    let throttle = Throttle::new().await.expect("a proxy");
+    let begun = std::time::Instant::now();
+    let result = outcome(AGENT, Some(throttle.target.clone()), async |pod| {
+        let main = pod.main();
+        main.arrange(agent::append("/dev/stdout", 50)).await?;
+        for _ in 0..5 {
+            let output = main.exec(&["/agent", "--once", "say again"]).await?;
+            main.expect("its command succeeds")
+                .holds(output.code == 0, "exit code 0", output.stderr)?;
+        }
+        main.arrange(agent::append_text("/dev/stdout", "end")).await?;
+        main.expect("every line").numbered_lines(50, "end").await?;
+        main.end_by(agent::exit(1)).await?;
+        pod.deleted().await?;
+        Ok(())
+    })
+    .await;
+    let requests = throttle.requests.load(Ordering::Relaxed);
+    eprintln!("{requests} requests in {:?}", begun.elapsed());
+    assert_eq!(result.outcome, OutcomeKind::Met, "{result:#?}");
+    assert!(requests > 20, "{requests} requests only");
 }
 
 #[tokio::test]
