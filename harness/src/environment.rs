@@ -7,8 +7,6 @@ use std::sync::OnceLock;
 
 use anyhow::bail;
 
-use crate::cluster::kind;
-
 /// Names an existing cluster: a context of the kubeconfig.
 pub const CONTEXT: &str = "SIDECHECK_CONTEXT";
 /// `true` means the cluster in one of whose Pods the program runs.
@@ -96,6 +94,16 @@ pub fn cache() -> PathBuf {
         .join("sidecheck")
 }
 
+/// The folder with the kubeconfigs of the harness's own clusters.
+pub fn clusters() -> PathBuf {
+    cache().join("clusters")
+}
+
+/// Whether this is the kubeconfig of one of the harness's own clusters.
+pub fn is_own(kubeconfig: &Path) -> bool {
+    kubeconfig.parent() == Some(&clusters())
+}
+
 /// Where reports, records and evidence go.
 pub fn results() -> PathBuf {
     value("CARGO_TARGET_DIR")
@@ -149,7 +157,7 @@ pub fn list(name: &str) -> Vec<String> {
 /// The command that decides checks on the cluster that the environment names.
 pub fn command() -> String {
     let mut words = vec!["./scripts/conformance".to_owned()];
-    let is_own = value(KUBECONFIG).is_some_and(|path| kind::is_own(Path::new(&path)));
+    let is_own = value(KUBECONFIG).is_some_and(|path| is_own(Path::new(&path)));
     let options = [
         ("--kubeconfig", KUBECONFIG),
         ("--context", CONTEXT),

@@ -263,7 +263,7 @@ impl Throttle {
             }
         });
         Ok(Self {
-            target: Target::Kubeconfig(path),
+            target: Target::Own(path),
             requests,
             _folder: folder,
         })
@@ -459,7 +459,13 @@ impl Policy {
 
 #[tokio::test]
 async fn a_container_that_admission_adds_is_named() {
-    let change = r#"[JSONPatch{op: "add", path: "/spec/containers/0", value: Object.spec.containers{name: "mesh", image: "localhost/sidecheck/agent:v1"}}]"#;
+    // The namespace refuses what asks for more than the fixture does.
+    let change = r#"[JSONPatch{op: "add", path: "/spec/containers/0", value: Object.spec.containers{
+        name: "mesh", image: "localhost/sidecheck/agent:v1",
+        securityContext: Object.spec.containers.securityContext{
+            allowPrivilegeEscalation: false, capabilities: Object.spec.containers.securityContext.capabilities{drop: ["ALL"]}
+        }
+    }}]"#;
     let policy = Policy::new("adds", change).await;
     let met = async || outcome(AGENT, None, async |_| Ok(())).await;
     policy.applies(async || !met().await.notes.is_empty()).await;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
+use serde_json::{Value, json};
 use sidecheck::Shape;
 use sidecheck::environment;
 use sidecheck::fixture::{self, Fixture};
@@ -120,4 +121,63 @@ fn every_ready_made_profile_fits_its_role() {
         let id = format!("validate/{}/becomes-ready", profile.role().expect("a role"));
         Fixture::load_for(&root, &id, Some(&profile)).unwrap_or_else(|error| panic!("{}: {error:#}", path.display()));
     }
+}
+
+/// Somebody else's cluster may inject containers, give out tokens, have nodes of other kinds, or refuse Pods without limits.
+#[test]
+fn every_pod_is_a_good_citizen() {
+    for (id, fixture) in fixtures() {
+        for &shape in fixture.metadata.shapes.iter().filter(|shape| **shape != Shape::Alone) {
+            for twin in fixture.twins(shape).map(Some).chain([None]) {
+                let objects = fixture.objects(shape, twin).expect("objects");
+                for pod in objects.iter().filter_map(fixture::pod) {
+                    let links = id.ends_with("/works-beside-services") && pod["metadata"]["name"] == fixture.pod_name();
+                    let faults = faults(pod, links);
+                    let twin = twin.map(|twin| &twin.name);
+                    assert!(faults.is_empty(), "{id}@{shape}, twin {twin:?}: {faults:#?} in {pod:#}");
+                }
+            }
+        }
+    }
+}
+
+/// What a Pod does not say as it should.
+fn faults(pod: &Value, links: bool) -> Vec<String> {
+    let of_pod = [
+        ("/metadata/labels/sidecar.istio.io~1inject", json!("false")),
+        ("/metadata/labels/istio.io~1dataplane-mode", json!("none")),
+        ("/metadata/labels/kuma.io~1sidecar-injection", json!("disabled")),
+        ("/metadata/annotations/linkerd.io~1inject", json!("disabled")),
+        (
+            "/metadata/annotations/consul.hashicorp.com~1connect-inject",
+            json!("false"),
+        ),
+        ("/spec/enableServiceLinks", json!(links)),
+        ("/spec/automountServiceAccountToken", json!(false)),
+        ("/spec/nodeSelector/kubernetes.io~1os", json!("linux")),
+        ("/spec/securityContext/seccompProfile/type", json!("RuntimeDefault")),
+    ];
+    let of_container = [
+        ("/securityContext/allowPrivilegeEscalation", json!(false)),
+        ("/securityContext/capabilities/drop", json!(["ALL"])),
+    ];
+    let differs = |object: &Value, place: &str, expected: &Value| object.pointer(place) != Some(expected);
+    let wrong = of_pod.iter().filter(|(place, expected)| differs(pod, place, expected));
+    let mut faults: Vec<String> = wrong.map(|(place, _)| (*place).to_owned()).collect();
+    let lists = ["initContainers", "containers"].map(|list| pod["spec"][list].as_array());
+    for container in lists.into_iter().flatten().flatten() {
+        let name = container["name"].as_str().expect("a name");
+        let mut missing = |place: &str| faults.push(format!("{name}: {place}"));
+        for place in ["/requests/cpu", "/requests/memory", "/limits/cpu", "/limits/memory"] {
+            if container["resources"].pointer(place).is_none() {
+                missing(place);
+            }
+        }
+        for (place, expected) in &of_container {
+            if differs(container, place, expected) && container["securityContext"]["privileged"] != true {
+                missing(place);
+            }
+        }
+    }
+    faults
 }

@@ -133,7 +133,7 @@ async fn proxy_and_main_share_files(pod: &ScenarioPod) -> Verdict {
 /// The proxy is restarted by its liveness probe; main runs on undisturbed and is served again.
 async fn liveness_failure_restarts_the_proxy_alone(pod: &ScenarioPod) -> Verdict {
     let (main, proxy) = (pod.main(), pod.sidecar());
-    let sicken = agent::write("/run/sick", "yes");
+    let sicken = agent::write("/tmp/sick", "yes");
     restarts_alone(&proxy, &main, async || Ok(proxy.end_by(sicken).await?)).await?;
     works(pod).await
 }

@@ -25,7 +25,7 @@ use super::request::{is_answer, limited};
 use super::rights::is_allowed;
 use super::{Cluster, Target, images, namespace, placement};
 use crate::display::explained;
-use crate::fixture::Need;
+use crate::fixture::{self, Need, PodSecurity};
 use crate::patience;
 use crate::report::records::RunFolder;
 
@@ -192,7 +192,7 @@ impl Probe<'_> {
             Some((folder, names)) => Lent::borrow(folder, names, false).await.map(Place::Lent),
             None => {
                 let name = format!("sidecheck-probe-{}-{:08x}", self.run, namespace::unique() as u32);
-                namespace::create(&self.cluster.client, self.run, &name, None).await?;
+                namespace::create(&self.cluster.client, self.run, &name, PodSecurity::Restricted).await?;
                 Ok(Place::Own(name))
             }
         };
@@ -342,16 +342,15 @@ async fn create_pod(pods: &Api<Pod>, run: &str, name: &str) -> anyhow::Result<Po
         "metadata": {"name": name, "labels": {LABEL: name, RUN_LABEL: run}},
         "spec": {
             "terminationGracePeriodSeconds": 1,
-            "securityContext": {"runAsNonRoot": true, "runAsUser": 65534, "seccompProfile": {"type": "RuntimeDefault"}},
             "containers": [{
                 "name": "main",
                 "image": IMAGE,
                 "args": [format!("serve {PORT}")],
                 "readinessProbe": {"tcpSocket": {"port": PORT}, "periodSeconds": 1},
-                "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
             }],
         },
     });
+    fixture::complete(&mut pod, &[]);
     placement::place(&mut pod["spec"])?;
     let pod: Pod = serde_json::from_value(pod)?;
     limited("create a Pod", pods.create(&PostParams::default(), &pod)).await?;

@@ -55,7 +55,7 @@ impl KindCluster {
 
     /// Its kubeconfig, apart from the user's own.
     pub fn kubeconfig(&self) -> PathBuf {
-        folder().join(format!("{}.kubeconfig", self.name()))
+        environment::clusters().join(format!("{}.kubeconfig", self.name()))
     }
 
     /// Connects to it and checks that it works. The engine's status does not count: it says “up” of dead clusters too.
@@ -73,8 +73,8 @@ impl KindCluster {
     /// # Errors
     /// What failed, and what to do about it.
     pub async fn up(&self) -> anyhow::Result<Cluster> {
-        fs::create_dir_all(folder())?;
-        let lock = File::create(folder().join(format!("{}.lock", self.name())))?;
+        fs::create_dir_all(environment::clusters())?;
+        let lock = File::create(environment::clusters().join(format!("{}.lock", self.name())))?;
         lock.lock()
             .context("cannot wait for another process that brings the cluster up")?;
         let cluster = match self.usable().await {
@@ -133,7 +133,7 @@ impl KindCluster {
     }
 
     fn configuration(&self) -> PathBuf {
-        folder().join(format!("{}.yaml", self.name()))
+        environment::clusters().join(format!("{}.yaml", self.name()))
     }
 
     /// Makes the cluster. An existing one is removed first, and the reason is logged.
@@ -286,11 +286,6 @@ pub fn name_of(kubeconfig: &Path) -> Option<String> {
     name.starts_with(PREFIX).then(|| name.to_owned())
 }
 
-/// Whether this is the kubeconfig of one of the harness's clusters.
-pub fn is_own(kubeconfig: &Path) -> bool {
-    kubeconfig.parent() == Some(&folder()) && name_of(kubeconfig).is_some()
-}
-
 /// The names of the harness's clusters that kind knows, alive or dead.
 ///
 /// # Errors
@@ -309,7 +304,7 @@ pub async fn existing(engine: &Engine) -> anyhow::Result<Vec<String>> {
 /// # Errors
 /// kind fails.
 pub async fn delete(engine: &Engine, name: &str) -> anyhow::Result<()> {
-    let kubeconfig = folder().join(format!("{name}.kubeconfig"));
+    let kubeconfig = environment::clusters().join(format!("{name}.kubeconfig"));
     let mut delete = engine.tool("kind");
     delete
         .args(["delete", "cluster", "--name", name, "--kubeconfig"])
@@ -318,7 +313,7 @@ pub async fn delete(engine: &Engine, name: &str) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("the cluster {name} cannot be removed"))?;
     for ending in ["kubeconfig", "kubeconfig.lock", "yaml"] {
-        fs::remove_file(folder().join(format!("{name}.{ending}"))).ok();
+        fs::remove_file(environment::clusters().join(format!("{name}.{ending}"))).ok();
     }
     Ok(())
 }
@@ -350,10 +345,6 @@ impl Use {
         let path = kubeconfig.with_extension("use");
         File::create(&path).with_context(|| format!("{} cannot be written", path.display()))
     }
-}
-
-fn folder() -> PathBuf {
-    environment::cache().join("clusters")
 }
 
 /// Whether the registry of the published images can be reached at all.

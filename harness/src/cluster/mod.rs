@@ -55,7 +55,7 @@ impl Target {
         let kubeconfig = environment::value(environment::KUBECONFIG).map(PathBuf::from);
         let context = environment::value(environment::CONTEXT);
         match (kubeconfig, context) {
-            (Some(path), None) if kind::is_own(&path) => Ok(Self::Own(path)),
+            (Some(path), None) if environment::is_own(&path) => Ok(Self::Own(path)),
             (None, None) => bail!(
                 "no cluster is named: set {} to a context of your kubeconfig, or run `sidecheck up` and set {} to what it prints",
                 environment::CONTEXT,

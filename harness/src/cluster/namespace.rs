@@ -12,6 +12,7 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::request::{is_answer, limited};
+use crate::fixture::PodSecurity;
 use crate::patience;
 
 /// The label that names the run a namespace belongs to.
@@ -22,13 +23,17 @@ pub(crate) const MANAGER: &str = "sidecheck";
 /// The label that names the Pod Security Standard which a namespace enforces.
 const STANDARD_LABEL: &str = "pod-security.kubernetes.io/enforce";
 
-/// Makes a namespace for the run, in which Pods can be created that keep to the Pod Security Standard, if one is named; false if there is a
-/// namespace of that name already.
-pub(crate) async fn create(client: &Client, run: &str, name: &str, standard: Option<&str>) -> anyhow::Result<bool> {
-    let mut labels = json!({RUN_LABEL: run, "app.kubernetes.io/managed-by": MANAGER});
-    if let Some(standard) = standard {
-        labels[STANDARD_LABEL] = standard.into();
-    }
+/// Makes a namespace for the run, in which Pods can be created that keep to the Pod Security Standard, whatever the cluster's default is;
+/// false if there is a namespace of that name already.
+///
+/// # Errors
+/// The API server refuses.
+pub async fn create(client: &Client, run: &str, name: &str, standard: PodSecurity) -> anyhow::Result<bool> {
+    let labels = json!({
+        RUN_LABEL: run,
+        STANDARD_LABEL: standard.as_str(),
+        "app.kubernetes.io/managed-by": MANAGER,
+    });
     let object: Namespace = serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}}))?;
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let created = limited("create a namespace", namespaces.create(&PostParams::default(), &object)).await;

@@ -18,7 +18,7 @@ use crate::cluster::Cluster;
 use crate::cluster::namespace::unique;
 use crate::display::explained;
 use crate::finding::{Finding, Mismatch, Verdict};
-use crate::fixture::{Begin, Fixture, Shape};
+use crate::fixture::{Begin, Fixture, PodSecurity, Shape};
 use crate::patience;
 use crate::pod::{ScenarioPod, Scene};
 use crate::report::model::{Assertion, Measurement};
@@ -142,7 +142,7 @@ impl Life<'_> {
         // A resolver may remember for a while where a Service's name led.
         let fresh = objects.iter().any(|object| object["kind"] == "Service");
         let (client, setting) = (&self.cluster.client, self.setting);
-        let standard = fixture.profile().map(role::pod_security);
+        let standard = self.pod_security(watched);
         let claim = namespace::claim(client, setting, &life, fresh, standard).await?;
         if matches!(claim, Claim::Lent(_)) {
             // It would bind what others have there.
@@ -163,6 +163,13 @@ impl Life<'_> {
             objects,
             applied: Vec::new(),
         })
+    }
+
+    /// What the namespace must allow for the Pods of all checks.
+    fn pod_security<B>(&self, watched: &[Watched<'_, B>]) -> PodSecurity {
+        let twin = self.twin.map(|(_, twin)| twin);
+        let needed = watched.iter().map(|check| check.fixture.pod_security(twin));
+        needed.max().unwrap_or_default()
     }
 
     /// The objects of all checks, each once.

@@ -9,6 +9,7 @@ use super::Setting;
 use super::apply::{self, Applied};
 use crate::cluster::namespace::{Lent, create};
 use crate::cluster::request::limited;
+use crate::fixture::PodSecurity;
 
 /// The label of namespaces whose objects somebody wants to look at.
 pub(super) const KEPT_LABEL: &str = "sidecheck.dev/kept";
@@ -81,13 +82,13 @@ impl Claim {
 /// requests, so a run keeps them; the Pods of an earlier life may still be ending in one, then the next is taken.
 ///
 /// `slot` is a number that no other test that runs at the same time has. Without one, or if the life must not share even names with an earlier
-/// one (`fresh`), the namespace is new. One that enforces a Pod Security Standard is not used for others.
+/// one (`fresh`), the namespace is new. It enforces the Pod Security Standard, and is used for no other.
 pub(super) async fn claim(
     client: &Client,
     setting: &Setting,
     life: &str,
     fresh: bool,
-    standard: Option<&str>,
+    standard: PodSecurity,
 ) -> anyhow::Result<Claim> {
     if !setting.namespaces.is_empty() {
         let lent = Lent::borrow(setting.folder.path(), &setting.namespaces, fresh).await?;
@@ -101,7 +102,7 @@ pub(super) async fn claim(
     };
     for number in 0.. {
         // A name has 63 letters at most.
-        let letter: String = standard.iter().flat_map(|standard| standard.chars().take(1)).collect();
+        let letter = &standard.as_str()[..1];
         let name = format!("sidecheck-{run}-{slot}-{letter}{number}");
         if create(client, run, &name, standard).await? || (!fresh && is_free(client, &name).await?) {
             return Ok(Claim::Kept(name));

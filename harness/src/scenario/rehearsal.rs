@@ -14,6 +14,7 @@ use super::{Setting, apply, namespace};
 use crate::agent as statement;
 use crate::cluster::namespace::unique;
 use crate::cluster::{Cluster, images, placement};
+use crate::fixture::{self, PodSecurity};
 use crate::pod::{ScenarioPod, Scene};
 
 /// The container that connections are tried with, and its port.
@@ -53,7 +54,7 @@ pub async fn rehearse(setting: &Setting, cluster: &Cluster) -> anyhow::Result<()
             .collect::<anyhow::Result<_>>()?,
     };
     let nonces = apply::prepare(&mut objects, &setting.run, &life)?;
-    let claim = namespace::claim(&cluster.client, setting, &life, false, None).await?;
+    let claim = namespace::claim(&cluster.client, setting, &life, false, PodSecurity::Restricted).await?;
     let scene = Scene::watch_life(cluster.client.clone(), claim.name(), &life, nonces);
     let mut applied = Vec::new();
     let rehearsed = async {
@@ -94,6 +95,7 @@ fn pod(name: &str, host: Option<&str>) -> anyhow::Result<Value> {
     if let Some(host) = host {
         pod["spec"]["nodeSelector"] = json!({HOST_NAME: host});
     }
+    fixture::complete(&mut pod, &[]);
     Ok(pod)
 }
 

@@ -9,7 +9,6 @@ use crate::finding::{Finding, Mismatch};
 use crate::fixture::{Begin, Fixture};
 use crate::pod::state::status;
 use crate::pod::{Scene, Unready};
-use crate::profile::Profile;
 
 /// The assertion that a role makes of its sidecar before all others.
 pub(super) const READY: &str = "it becomes ready";
@@ -60,60 +59,4 @@ pub(super) fn without_life(fixture: &Fixture, finding: &Finding) -> Finding {
 /// Why a check is left out.
 pub(super) fn left_out(fixture: &Fixture) -> String {
     format!("the image did not become ready: see {}/becomes-ready", fixture.area())
-}
-
-/// The strictest Pod Security Standard that a Pod with this sidecar keeps to
-/// (<https://kubernetes.io/docs/concepts/security/pod-security-standards/>).
-pub(super) fn pod_security(profile: &Profile) -> &'static str {
-    const BASELINE: [&str; 13] = [
-        "AUDIT_WRITE",
-        "CHOWN",
-        "DAC_OVERRIDE",
-        "FOWNER",
-        "FSETID",
-        "KILL",
-        "MKNOD",
-        "NET_BIND_SERVICE",
-        "SETFCAP",
-        "SETGID",
-        "SETPCAP",
-        "SETUID",
-        "SYS_CHROOT",
-    ];
-    let only = |allowed: &[&str]| {
-        profile
-            .capabilities
-            .iter()
-            .all(|needed| allowed.contains(&needed.as_str()))
-    };
-    if profile.user.is_some_and(|user| user != 0) && only(&["NET_BIND_SERVICE"]) {
-        "restricted"
-    } else if only(&BASELINE) {
-        "baseline"
-    } else {
-        "privileged"
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use rstest::rstest;
-
-    use super::*;
-
-    #[rstest]
-    #[case(Some(10001), &[], "restricted")]
-    #[case(Some(10001), &["NET_BIND_SERVICE"], "restricted")]
-    #[case(Some(10001), &["CHOWN"], "baseline")]
-    #[case(Some(0), &[], "baseline")]
-    #[case(None, &[], "baseline")]
-    #[case(None, &["NET_ADMIN"], "privileged")]
-    fn the_strictest_standard_is_found(#[case] user: Option<u32>, #[case] needs: &[&str], #[case] standard: &str) {
-        let profile = Profile {
-            user,
-            capabilities: needs.iter().map(|name| name.parse().expect("a capability")).collect(),
-            ..Profile::default()
-        };
-        assert_eq!(pod_security(&profile), standard);
-    }
 }

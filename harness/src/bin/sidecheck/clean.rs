@@ -71,7 +71,7 @@ async fn clean_machine() -> anyhow::Result<Vec<Cluster>> {
 async fn own_clusters(engine: &Engine) -> anyhow::Result<Vec<Cluster>> {
     let mut clusters = Vec::new();
     for name in kind::existing(engine).await? {
-        let kubeconfig = environment::cache().join("clusters").join(format!("{name}.kubeconfig"));
+        let kubeconfig = environment::clusters().join(format!("{name}.kubeconfig"));
         let alive = async {
             let cluster = Cluster::connect_to(Target::Own(kubeconfig)).await?;
             cluster.probe().await?;
