@@ -1,4 +1,4 @@
-//! Whether the Pod that runs is the Pod that was applied.
+//! Whether the Pod is admitted, and whether the one that runs is the one that was applied.
 //!
 //! Webhooks and policies change Pods on admission, and a server drops fields that it does not know. A verdict about such a Pod would be one
 //! about something else.
@@ -7,10 +7,39 @@ use serde_json::{Map, Value};
 
 use super::apply::pod_of;
 use crate::finding::Finding;
-use crate::fixture::Shape;
+use crate::fixture::{PodSecurity, Shape};
 
 /// The lists of containers of a Pod's spec.
 const CONTAINERS: [&str; 2] = ["initContainers", "containers"];
+
+/// What it means that an object was not created: trouble, unless its namespace allows less than is `needed`.
+pub(super) fn refused(error: anyhow::Error, namespace: &str, needed: PodSecurity) -> Finding {
+    let Some(kube::Error::Api(status)) = error.downcast_ref() else {
+        return error.into();
+    };
+    match violated(&status.message).filter(|_| status.code == 403) {
+        Some((allowed, violations)) if allowed < needed => Finding::Skipped(format!(
+            "it needs a namespace with the Pod Security Standard “{needed}”, and {namespace} enforces “{allowed}”: {violations}"
+        )),
+        Some(_) => Finding::Error(error.context(format!(
+            "the Pod has more than “{needed}” allows, which the fixture does not ask for; if it was added on admission, exempt namespaces with the \
+             label sidecheck.dev/run from the webhook or policy that does it"
+        ))),
+        None => error.into(),
+    }
+}
+
+/// The Pod Security Standard that a Pod does not keep to by the API server's message, and how:
+/// `pods "app" is forbidden: violates PodSecurity "baseline:latest": host namespaces (hostIPC=true)`.
+fn violated(message: &str) -> Option<(PodSecurity, &str)> {
+    let (_, rest) = message.split_once("violates PodSecurity \"")?;
+    let (policy, violations) = rest.split_once("\": ")?;
+    let (level, _version) = policy.split_once(':')?;
+    let standard = PodSecurity::ALL
+        .into_iter()
+        .find(|standard| standard.as_str() == level)?;
+    Some((standard, violations))
+}
 
 /// Compares a live Pod with the object that it was made from. Returns what was added, for the reader of the report.
 ///
@@ -128,10 +157,47 @@ fn short(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use kube::core::Status;
     use rstest::rstest;
     use serde_json::json;
 
     use super::*;
+
+    /// What an API server has said.
+    const REFUSAL: &str = r#"pods "app" is forbidden: violates PodSecurity "baseline:latest": privileged (container "main" must not set securityContext.privileged=true)"#;
+
+    fn refusal(code: u16, message: &str, needed: PodSecurity) -> Finding {
+        let status = Status {
+            code,
+            message: message.to_owned(),
+            ..Status::default()
+        };
+        let error = anyhow::Error::from(kube::Error::Api(Box::new(status))).context("cannot create Pod app");
+        refused(error, "team-a", needed)
+    }
+
+    #[test]
+    fn a_namespace_that_allows_less_than_is_needed_skips_the_check() {
+        let Finding::Skipped(reason) = refusal(403, REFUSAL, PodSecurity::Privileged) else {
+            panic!("not skipped");
+        };
+        assert_eq!(
+            reason,
+            "it needs a namespace with the Pod Security Standard “privileged”, and team-a enforces “baseline”: \
+             privileged (container \"main\" must not set securityContext.privileged=true)"
+        );
+    }
+
+    #[rstest]
+    #[case::more_than_it_asks_for(403, REFUSAL, PodSecurity::Baseline)]
+    #[case::another_refusal(403, "pods \"app\" is forbidden: exceeded quota", PodSecurity::Privileged)]
+    #[case::another_answer(500, REFUSAL, PodSecurity::Privileged)]
+    fn any_other_refusal_is_trouble(#[case] code: u16, #[case] message: &str, #[case] needed: PodSecurity) {
+        let Finding::Error(error) = refusal(code, message, needed) else {
+            panic!("no error");
+        };
+        assert!(format!("{error:#}").contains(message), "{error:#}");
+    }
 
     fn applied() -> Value {
         json!({"kind": "Pod", "spec": {

@@ -78,6 +78,7 @@ pub(super) fn twin(twin: &Twin, verdict: Verdict, evidence: String) -> TwinResul
         Err(Finding::Skipped(reason)) => {
             result.result = TwinOutcome::NotProved;
             result.reason = Some(reason);
+            result.evidence = None;
         }
         Err(Finding::Error(error)) => result.reason = Some(format!("error: {}", explained(&error))),
     }

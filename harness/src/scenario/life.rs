@@ -189,8 +189,10 @@ impl Life<'_> {
     /// Creates the objects and waits until the checks can begin. Returns what a reader must know about the Pod.
     async fn begin<B>(&self, stage: &mut Stage, watched: &[Watched<'_, B>]) -> Result<Vec<String>, Finding> {
         for object in stage.objects.clone() {
-            let applied = apply::create(&stage.scene.client, &stage.scene.namespace, object).await?;
-            stage.applied.push(applied);
+            let (client, namespace) = (&stage.scene.client, &stage.scene.namespace);
+            let created = apply::create(client, namespace, object).await;
+            let refused = |error| admission::refused(error, namespace, self.pod_security(watched));
+            stage.applied.push(created.map_err(refused)?);
         }
         let fixture = watched.first().context("nobody looks")?.fixture;
         if fixture.metadata.begin == Begin::Applied {
