@@ -42,6 +42,9 @@ fn case(check: &CheckResult, command: &str) -> TestCase {
     let mut case = TestCase::new(check.selector(), status);
     case.set_classname(check.area.as_str());
     case.set_time(Duration::from_millis(check.duration_ms));
+    if check.outcome == OutcomeKind::Met && check.not_proved().count() > 0 {
+        case.set_system_out(terminal::block(check, command));
+    }
     case
 }
 

@@ -164,6 +164,8 @@ pub struct Summary {
     pub not_applicable: usize,
     pub skipped: usize,
     pub error: usize,
+    /// The twins that did not run.
+    pub not_proved: usize,
 }
 
 impl Summary {
@@ -179,6 +181,7 @@ impl Summary {
                 OutcomeKind::Skipped => &mut summary.skipped,
                 OutcomeKind::Error => &mut summary.error,
             } += 1;
+            summary.not_proved += check.not_proved().count();
         }
         summary
     }
@@ -301,6 +304,11 @@ impl CheckResult {
     /// The check and its shape, as they are given on the command line: `logging/every-line-reaches-the-sidecar@native`.
     pub fn selector(&self) -> String {
         format!("{}@{}", self.id, self.shape)
+    }
+
+    /// The twins that did not run.
+    pub fn not_proved(&self) -> impl Iterator<Item = &TwinResult> {
+        self.twins.iter().filter(|twin| twin.result == TwinOutcome::NotProved)
     }
 
     /// Whether a recommendation, not a requirement, is not met.
@@ -514,7 +522,12 @@ pub(crate) mod sample {
             duration_ms: 2100,
             node: Some("worker-1".to_owned()),
             evidence: format!("runs/1a2b3c4d/evidence/{id}@native"),
-            twins: vec![twin, skipped],
+            // They run if the check is met.
+            twins: if outcome == OutcomeKind::Met {
+                vec![twin, skipped]
+            } else {
+                Vec::new()
+            },
             ..CheckResult::undecided(id, Shape::Native, None, String::new())
         }
     }

@@ -21,7 +21,8 @@ pub fn render(report: &Report) -> String {
     if !measured.is_empty() {
         let _ = writeln!(text, "{}\n", measured.join("\n"));
     }
-    let kinds: [fn(&CheckResult) -> bool; 5] = [
+    let kinds: [fn(&CheckResult) -> bool; 6] = [
+        |check| check.outcome == OutcomeKind::Met && check.not_proved().count() > 0,
         |check| check.outcome == OutcomeKind::Skipped,
         |check| check.outcome == OutcomeKind::NotApplicable,
         |check| check.outcome == OutcomeKind::NotMet && !check.should_not_met(),
@@ -52,21 +53,18 @@ pub fn render(report: &Report) -> String {
 
 fn twins(report: &Report) -> Option<String> {
     let ran = |twin: &TwinOutcome| *twin != TwinOutcome::NotProved;
-    let twins: Vec<TwinOutcome> = twin_outcomes(report).filter(ran).collect();
+    let twins = report.checks.iter().flat_map(|check| &check.twins);
+    let twins: Vec<TwinOutcome> = twins.map(|twin| twin.result).filter(ran).collect();
     let caught = twins.iter().filter(|twin| **twin == TwinOutcome::Caught).count();
     (!twins.is_empty()).then(|| format!("proved able to fail: {caught} of {} twins noticed", twins.len()))
 }
 
 fn unproved(report: &Report) -> Option<String> {
-    let count = twin_outcomes(report)
-        .filter(|twin| *twin == TwinOutcome::NotProved)
-        .count();
-    (count > 0).then(|| format!("not proved: {count} twins did not run"))
-}
-
-fn twin_outcomes(report: &Report) -> impl Iterator<Item = TwinOutcome> {
-    let twins = report.checks.iter().flat_map(|check| &check.twins);
-    twins.map(|twin| twin.result)
+    match report.summary.not_proved {
+        0 => None,
+        1 => Some("not proved: 1 twin did not run".to_owned()),
+        count => Some(format!("not proved: {count} twins did not run")),
+    }
 }
 
 fn recommendations(report: &Report) -> Option<String> {
@@ -153,14 +151,11 @@ pub fn line(check: &CheckResult) -> String {
 /// One check's outcome, with all that is needed to understand it and to run it again; `command` decides checks on the same cluster.
 pub fn block(check: &CheckResult, command: &str) -> String {
     let mut text = format!("{}: {}\n", check.word(), check.selector());
-    if check.outcome == OutcomeKind::Met {
-        return text;
-    }
     let mut line = |name: &str, value: &str| {
         let value = shortened(value).replace('\n', "\n               ");
         let _ = writeln!(text, "  {name:<12} {value}");
     };
-    if !check.requirement.is_empty() {
+    if !check.requirement.is_empty() && check.outcome != OutcomeKind::Met {
         line("requirement", &check.requirement);
     }
     let fields = [
@@ -176,7 +171,11 @@ pub fn block(check: &CheckResult, command: &str) -> String {
     if let Some(reason) = check.reason.as_ref().filter(|_| check.outcome != OutcomeKind::NotMet) {
         line("reason", reason);
     }
-    for note in &check.notes {
+    for twin in check.not_proved() {
+        let why = twin.reason.as_deref().unwrap_or_default();
+        line("not proved", &format!("“{}”: {why}", twin.name));
+    }
+    for note in check.notes.iter().filter(|_| check.outcome != OutcomeKind::Met) {
         line("note", note);
     }
     if let Some(remediation) = &check.remediation {
