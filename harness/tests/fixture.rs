@@ -71,6 +71,7 @@ fn print(project: &TempDir, arguments: &[&str]) -> Output {
         .arg("fixture")
         .args(arguments)
         .env("CARGO_MANIFEST_DIR", project.path())
+        .env(environment::IMAGE_TAG, "v1")
         .env_remove(environment::IMAGE_PREFIX);
     command.output().expect("the command")
 }

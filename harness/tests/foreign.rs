@@ -193,7 +193,12 @@ async fn each_right_that_is_missing_is_told_and_nothing_is_created() {
     let holds = theirs.holds().await;
     account.remove().await;
     theirs.remove().await;
-    let lacks = format!("nothing was created. It lacks\n  create pods/exec in the namespace {namespace}\ndocs/rbac/");
+    let lacks = format!(
+        "nothing was created. It lacks
+  create pods/exec in the namespace {namespace}
+  create pods/portforward in the namespace {namespace}
+docs/rbac/namespace.yaml has all the rights"
+    );
     says(&output, 2, &[&lacks]);
     says(
         &everywhere,

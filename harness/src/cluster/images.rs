@@ -140,6 +140,15 @@ pub fn tag() -> &'static str {
     })
 }
 
+/// The architecture that the images are built for, as Kubernetes names it: this machine's.
+pub fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
 /// The address of a fixture's image on the cluster under test: with the images' tag, and below the image prefix if there is one.
 pub fn address(image: &str) -> String {
     below(

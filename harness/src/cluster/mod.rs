@@ -18,7 +18,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow, bail};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::fmt::rfc2822;
 use kube::api::ListParams;
+use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, ResourceExt};
 
@@ -197,6 +200,21 @@ impl Cluster {
             }
             _ => Ok(()),
         }
+    }
+
+    /// What time it is for the API server, to the second.
+    ///
+    /// # Errors
+    /// It does not answer, or does not say.
+    pub async fn time(&self) -> anyhow::Result<Timestamp> {
+        let request = http::Request::get("/version").body(Body::empty())?;
+        let answer = limited("ask for the time", self.client.send(request)).await?;
+        let date = answer
+            .headers()
+            .get(http::header::DATE)
+            .context("the answer has no date")?;
+        let date = rfc2822::parse(date.to_str()?).context("the answer's date cannot be read")?;
+        Ok(date.timestamp())
     }
 
     /// The nodes; none if the account may not list them.

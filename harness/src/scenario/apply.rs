@@ -79,12 +79,13 @@ fn select_own(object: &mut Value, life: &str) {
         _ => return,
     };
     let (parent, field) = selector.rsplit_once('/').unwrap_or_default();
-    let selects = object.pointer(parent).is_some_and(|parent| parent.is_object());
     // A Service without a selector has its endpoints from elsewhere.
-    if selects && (object["kind"] != "Service" || object["spec"]["selector"].is_object()) {
-        object
-            .pointer_mut(parent)
-            .map(|parent| parent[field][LIFE_LABEL] = life.into());
+    let selects = object["kind"] != "Service" || object["spec"]["selector"].is_object();
+    if let Some(parent) = object
+        .pointer_mut(parent)
+        .filter(|parent| selects && parent.is_object())
+    {
+        parent[field][LIFE_LABEL] = life.into();
     }
 }
 

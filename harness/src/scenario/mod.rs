@@ -27,7 +27,7 @@ use crate::cluster::{Cluster, Target};
 use crate::display::explained;
 use crate::environment;
 use crate::finding::{Finding, Verdict};
-use crate::fixture::{self, Fixture, Need, Shape, Twin};
+use crate::fixture::{self, Fixture, Shape, Twin};
 use crate::pod::ScenarioPod;
 use crate::profile::Profile;
 use crate::report::model::{CheckResult, OutcomeKind};
@@ -377,13 +377,9 @@ async fn applies(setting: &Setting, cluster: &Cluster, fixture: &Fixture) -> Ver
     {
         return Err(Finding::NotApplicable(reason));
     }
-    let feature = fixture.metadata.feature.clone().map(Need::FeatureGate);
-    let mut needs: BTreeSet<_> = fixture.metadata.needs.iter().cloned().chain(feature).collect();
+    let mut needs = fixture.needs();
     if !cluster.target.is_own() {
-        let creates = fixture.creates().into_iter();
-        // In a namespace that is not ours there will be no quota.
-        let creates = creates.filter(|resource| setting.namespaces.is_empty() || resource != "resourcequotas");
-        needs.extend(creates.map(Need::Create));
+        needs.extend(fixture.creates(!setting.namespaces.is_empty()));
     }
     if needs.is_empty() {
         return Ok(());

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::fs;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use serde_json::Value;
 use sidecheck::cluster::kind::KindCluster;
 use sidecheck::cluster::placement::{NodeLabel, Tolerated};
@@ -16,6 +16,7 @@ use crate::Usage;
 
 /// An existing cluster, which is used only if it is named.
 #[derive(Args, Clone)]
+#[command(group = ArgGroup::new("existing").multiple(true))]
 pub struct Existing {
     /// An existing cluster: a context of your kubeconfig
     #[arg(long, env = environment::CONTEXT, value_name = "NAME", group = "existing")]
