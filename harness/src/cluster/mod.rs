@@ -37,8 +37,8 @@ pub enum Target {
     Existing {
         /// The file that describes it; the user's own kubeconfig if there is none.
         kubeconfig: Option<PathBuf>,
-        /// The context; the file's current one if there is none.
-        context: Option<String>,
+        /// The context in it.
+        context: String,
     },
     /// The cluster in one of whose Pods this program runs.
     InCluster,
@@ -47,6 +47,21 @@ pub enum Target {
 }
 
 impl Target {
+    /// An existing cluster, by a context of the kubeconfig: its current one if none is named.
+    ///
+    /// # Errors
+    /// The kubeconfig cannot be read, or has no current context.
+    pub fn existing(kubeconfig: Option<PathBuf>, context: Option<String>) -> anyhow::Result<Self> {
+        let kubeconfig = kubeconfig.map(std::path::absolute).transpose()?;
+        let context = match context {
+            Some(name) => name,
+            None => read(kubeconfig.as_deref())?
+                .current_context
+                .context("the kubeconfig has no current context: name one with --context")?,
+        };
+        Ok(Self::Existing { kubeconfig, context })
+    }
+
     /// The cluster that the environment names.
     ///
     /// # Errors
@@ -64,7 +79,7 @@ impl Target {
                 environment::CONTEXT,
                 environment::KUBECONFIG
             ),
-            (kubeconfig, context) => Ok(Self::Existing { kubeconfig, context }),
+            (kubeconfig, context) => Self::existing(kubeconfig, context),
         }
     }
 
@@ -73,8 +88,8 @@ impl Target {
         let path = |path: &Path| (environment::KUBECONFIG, path.display().to_string());
         match self {
             Self::Existing { kubeconfig, context } => {
-                let context = context.iter().map(|name| (environment::CONTEXT, name.clone()));
-                kubeconfig.as_deref().map(path).into_iter().chain(context).collect()
+                let context = (environment::CONTEXT, context.clone());
+                kubeconfig.as_deref().map(path).into_iter().chain([context]).collect()
             }
             Self::InCluster => vec![(environment::IN_CLUSTER, "true".to_owned())],
             Self::Own(kubeconfig) => vec![path(kubeconfig)],
@@ -92,39 +107,24 @@ impl Target {
             Self::InCluster => {
                 return Config::incluster().context("this is no Pod of a cluster, or its account has no token");
             }
-            // kube's message includes its cause; as a chain it would appear twice.
             Self::Existing { kubeconfig, context } => {
-                let read = match kubeconfig {
-                    Some(path) => Kubeconfig::read_from(path),
-                    None => Kubeconfig::read(),
-                };
-                let what = |error| match context {
-                    Some(name) => anyhow!("the context “{name}” cannot be found: {error}"),
-                    None => anyhow!("the kubeconfig cannot be read: {error}"),
-                };
-                (read.map_err(what)?, context.clone())
+                let read = read(kubeconfig.as_deref());
+                let what = || format!("the context “{context}” cannot be found");
+                (read.with_context(what)?, Some(context.clone()))
             }
             Self::Own(path) => {
-                let read = Kubeconfig::read_from(path);
                 let what = || format!("{} cannot be read: run `sidecheck up`", path.display());
-                (read.with_context(what)?, None)
+                (Kubeconfig::read_from(path).with_context(what)?, None)
             }
         };
         let known: Vec<&str> = kubeconfig.contexts.iter().map(|known| known.name.as_str()).collect();
-        match context.as_deref().or(kubeconfig.current_context.as_deref()) {
-            Some(name) if !known.contains(&name) => {
-                let all = if known.is_empty() {
-                    "none".to_owned()
-                } else {
-                    known.join(", ")
-                };
-                bail!("the kubeconfig has no context “{name}”; it has: {all}");
-            }
-            None => bail!(
-                "the kubeconfig has no current context: name one of {}",
+        if let Some(name) = context.as_deref().filter(|name| !known.contains(name)) {
+            let all = if known.is_empty() {
+                "none".to_owned()
+            } else {
                 known.join(", ")
-            ),
-            Some(_) => {}
+            };
+            bail!("the kubeconfig has no context “{name}”; it has: {all}");
         }
         let options = KubeConfigOptions {
             context,
@@ -134,16 +134,17 @@ impl Target {
     }
 }
 
+/// The named kubeconfig, or the user's own.
+fn read(kubeconfig: Option<&Path>) -> anyhow::Result<Kubeconfig> {
+    let read = kubeconfig.map_or_else(Kubeconfig::read, Kubeconfig::read_from);
+    // kube's message includes its cause; as a chain it would appear twice.
+    read.map_err(|error| anyhow!("the kubeconfig cannot be read: {error}"))
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Existing {
-                context: Some(context), ..
-            } => write!(f, "the cluster of the context {context}"),
-            Self::Existing {
-                kubeconfig: Some(path), ..
-            } => write!(f, "the cluster of {}", path.display()),
-            Self::Existing { .. } => f.write_str("the cluster of the current context"),
+            Self::Existing { context, .. } => write!(f, "the cluster of the context {context}"),
             Self::InCluster => f.write_str("the cluster of this Pod"),
             Self::Own(path) => write!(f, "the cluster {}", kind::name_of(path).unwrap_or_default()),
         }

@@ -77,6 +77,8 @@ impl Life<'_> {
             Ok(stage) => stage,
             Err(error) => return nothing_seen(watched, &error.into(), began),
         };
+        // It may have waited for a namespace.
+        let began = Instant::now();
         let scene = Arc::clone(&stage.scene);
         let mut ending = pin!(self.interruption.or_too_long(&scene));
         let begun = tokio::select! {

@@ -38,13 +38,10 @@ impl Existing {
         if self.in_cluster {
             return Ok(Some(Target::InCluster));
         }
-        let kubeconfig = self.kubeconfig.as_ref().map(std::path::absolute).transpose()?;
-        Ok(
-            (kubeconfig.is_some() || self.context.is_some()).then(|| Target::Existing {
-                kubeconfig,
-                context: self.context.clone(),
-            }),
-        )
+        if self.kubeconfig.is_none() && self.context.is_none() {
+            return Ok(None);
+        }
+        Target::existing(self.kubeconfig.clone(), self.context.clone()).map(Some)
     }
 }
 
