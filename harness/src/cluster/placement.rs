@@ -15,6 +15,9 @@ use crate::environment;
 /// (<https://kubernetes.io/docs/tasks/configure-pod-container/pull-image-private-registry/>).
 pub(crate) const PULL_SECRET: &str = "sidecheck-pull";
 
+/// The label of a node with its architecture (<https://kubernetes.io/docs/reference/labels-annotations-taints/>).
+const ARCHITECTURE: &str = "kubernetes.io/arch";
+
 /// A label that a node must have, as kubectl writes it: `KEY=VALUE`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeLabel {
@@ -110,12 +113,16 @@ impl From<Tolerated> for Toleration {
     }
 }
 
-/// Puts into a Pod's spec what the environment says: the addresses of the fixtures' images, the nodes' labels, tolerations, the pull secret.
+/// Puts into a Pod's spec where it can run: the addresses of the fixtures' images and their architecture, and what the environment says of the
+/// nodes' labels, tolerations and the pull secret.
 ///
 /// # Errors
 /// What the environment says cannot be understood.
 pub(crate) fn place(spec: &mut Value) -> anyhow::Result<()> {
     images::readdress(spec);
+    if spec["nodeSelector"][ARCHITECTURE].is_null() {
+        spec["nodeSelector"][ARCHITECTURE] = images::architecture().into();
+    }
     for text in environment::list(environment::NODE_SELECTOR) {
         let label: NodeLabel = understood(environment::NODE_SELECTOR, &text)?;
         spec["nodeSelector"][label.key] = label.value.into();
@@ -139,8 +146,17 @@ pub(crate) fn takes_pods(node: &Node) -> anyhow::Result<bool> {
     for text in environment::list(environment::TOLERATIONS) {
         tolerated.push(understood::<Tolerated>(environment::TOLERATIONS, &text)?);
     }
+    let of_images = NodeLabel {
+        key: ARCHITECTURE.to_owned(),
+        value: images::architecture().to_owned(),
+    };
+    let mut labels = vec![of_images];
     for text in environment::list(environment::NODE_SELECTOR) {
         let label: NodeLabel = understood(environment::NODE_SELECTOR, &text)?;
+        labels.retain(|other| other.key != label.key);
+        labels.push(label);
+    }
+    for label in labels {
         if node.labels().get(&label.key) != Some(&label.value) {
             return Ok(false);
         }

@@ -25,6 +25,10 @@ pub(super) fn refused(error: anyhow::Error, namespace: &str, needed: PodSecurity
             "the Pod has more than “{needed}” allows, which the fixture does not ask for; if it was added on admission, exempt namespaces with the \
              label sidecheck.dev/run from the webhook or policy that does it"
         ))),
+        // A ValidatingAdmissionPolicy “denied request”, a webhook “denied the request”; each message has its name and its reason.
+        None if status.message.contains(" denied ") => Finding::Error(error.context(
+            "a policy of the cluster refuses what the check is about; exempt namespaces with the label sidecheck.dev/run from it",
+        )),
         None => error.into(),
     }
 }
