@@ -32,18 +32,39 @@ alone() {
   SIDECHECK_ALONE=$name exec flock -o "$cache/$name.lock" "$0" "$@"
 }
 
+# step WHAT TIME COMMAND...: says what is done and how long that usually takes on two cores, does it, and says how long it took.
+step() {
+  local what=$1 usually=$2 before=$SECONDS
+  shift 2
+  say "$what: usually $usually"
+  "$@" || return
+  say "$what: done after $((SECONDS - before)) s"
+}
+
 # Runs a command and shows the end of its output only if it fails.
-quietly() {
-  local log
+quietly() { reaching '' "$@"; }
+
+# reaching REGISTRY COMMAND...: runs a command quietly that takes something from a registry, and ends the script if that does not answer.
+reaching() {
+  local registry=$1 log
+  shift
   log=$(mktemp)
   "$@" >"$log" 2>&1 </dev/null && {
     rm -f "$log"
     return
   }
+  if [ -n "$registry" ] && grep -qiE "$unreachable" "$log"; then
+    rm -f "$log"
+    die "$registry cannot be reached: look at this machine's network, then run this again; what is done stays done"
+  fi
   tail -n 20 "$log" >&2
   rm -f "$log"
   return 1
 }
+
+# What apt, debootstrap, Go, pip and cargo say when nobody answers.
+unreachable='network is unreachable|no such host|(could not|failure|failed to) resolv|failure in name resolution|name or service not known|'
+unreachable+='unable to connect|could not connect|connection (refused|reset|timed out)|i/o timeout|TLS handshake timeout|failed getting release file'
 
 # Installs Debian packages: apt_install WHY PACKAGE...
 apt_install() {
@@ -57,12 +78,16 @@ apt_install() {
   if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then
     die "$why needs the packages ${missing[*]}: install them (on Debian as root: apt-get install ${missing[*]}), then run this again"
   fi
-  say "installing ${missing[*]}: $why"
-  local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -q -y)
-  # The lists of a fresh machine are absent or old.
-  quietly "${apt[@]}" install --no-install-recommends "${missing[@]}" 2>/dev/null ||
-    { quietly "${apt[@]}" update && quietly "${apt[@]}" install --no-install-recommends "${missing[@]}"; } ||
+  step "installing ${missing[*]} ($why)" '20 s' reaching "Debian's packages" install_packages "${missing[@]}" ||
     die "apt-get could not install ${missing[*]}: see above"
+}
+
+install_packages() {
+  local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -q -y)
+  # What was being installed when somebody killed apt-get.
+  dpkg --configure -a
+  # The lists of a fresh machine are absent or old.
+  "${apt[@]}" install --no-install-recommends "$@" || { "${apt[@]}" update && "${apt[@]}" install --no-install-recommends "$@"; }
 }
 
 # What Go needs to keep everything it fetches and compiles in the cache, which can be deleted like any other folder.
