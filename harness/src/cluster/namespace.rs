@@ -89,11 +89,8 @@ impl Lent {
                     services: folder.join(format!("{name}.services")),
                     retired: folder.join(format!("{name}.retired")),
                 };
-                if lent.retired.exists() {
-                    retired += 1;
-                    continue;
-                }
                 match lent.lock.try_lock() {
+                    Ok(()) if lent.retired.exists() => retired += 1,
                     Ok(()) if !fresh || lent.has_forgotten_services() => return Ok(lent),
                     Ok(()) | Err(TryLockError::WouldBlock) => {}
                     Err(TryLockError::Error(error)) => return Err(error).context("a lock cannot be had"),

@@ -108,10 +108,6 @@ fn give_nonce(container: &mut Value, nonces: &mut BTreeMap<String, String>) {
 }
 
 impl Applied {
-    pub(super) fn name(&self) -> &str {
-        &self.name
-    }
-
     async fn delete(&self) -> anyhow::Result<()> {
         let what = format!("delete {} {}", self.kind, self.name);
         match limited(&what, self.api.delete(&self.name, &DeleteParams::background())).await {

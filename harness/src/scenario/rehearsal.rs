@@ -53,6 +53,10 @@ pub async fn rehearse(setting: &Setting, cluster: &Cluster) -> anyhow::Result<()
             .map(|(host, number)| pod(&format!("rehearsal-{number}"), Some(host)))
             .collect::<anyhow::Result<_>>()?,
     };
+    let names: Vec<String> = objects
+        .iter()
+        .filter_map(|pod| Some(pod["metadata"]["name"].as_str()?.to_owned()))
+        .collect();
     let nonces = apply::prepare(&mut objects, &setting.run, &life)?;
     let claim = namespace::claim(&cluster.client, setting, &life, false, PodSecurity::Restricted).await?;
     let scene = Scene::watch_life(cluster.client.clone(), claim.name(), &life, nonces);
@@ -61,7 +65,7 @@ pub async fn rehearse(setting: &Setting, cluster: &Cluster) -> anyhow::Result<()
         for object in objects {
             applied.push(apply::create(&cluster.client, claim.name(), object).await?);
         }
-        try_join_all(applied.iter().map(|pod| connects(&scene, pod.name()))).await
+        try_join_all(names.iter().map(|name| connects(&scene, name))).await
     };
     let rehearsed = tokio::select! {
         rehearsed = rehearsed => rehearsed.map(drop),
