@@ -295,9 +295,11 @@ impl Probe<'_> {
 
     /// Deletes what was made: an own namespace in the background, but whoever gets a lent one next finds it clear.
     async fn discard(self) {
-        let (pods, policies) = match (self.pods().await, self.policies().await) {
-            (Ok(pods), Ok(policies)) if self.place.initialized() => (pods, policies),
-            _ => return,
+        if !self.place.initialized() {
+            return;
+        }
+        let (Ok(pods), Ok(policies)) = (self.pods().await, self.policies().await) else {
+            return;
         };
         let Some(place) = self.place.into_inner() else { return };
         let name = place.name().to_owned();
