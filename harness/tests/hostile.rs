@@ -2,12 +2,13 @@
 
 mod common;
 
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use common::as_from_a_shell;
-use futures::TryStreamExt;
+use futures::{FutureExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -188,7 +189,18 @@ async fn is_hostile(client: &Client) {
 #[tokio::test]
 async fn alone_the_suite_is_never_wrong_on_a_hostile_cluster() {
     let kubeconfig = make_cluster().await;
-    let target = Target::existing(Some(kubeconfig.clone()), None).expect("a kubeconfig");
+    let outcome = AssertUnwindSafe(the_suite_is_never_wrong(&kubeconfig))
+        .catch_unwind()
+        .await;
+    let engine = Engine::chosen().expect("an engine");
+    kind::delete(&engine, NAME).await.expect("removed");
+    if let Err(panic) = outcome {
+        resume_unwind(panic);
+    }
+}
+
+async fn the_suite_is_never_wrong(kubeconfig: &Path) {
+    let target = Target::existing(Some(kubeconfig.to_owned()), None).expect("a kubeconfig");
     let client = Cluster::connect_to(target).await.expect("a cluster").client;
     taint(&client).await;
     for policy in documents("policies.yaml") {
@@ -200,7 +212,7 @@ async fn alone_the_suite_is_never_wrong_on_a_hostile_cluster() {
     let run = format!("hostile-{}", std::process::id());
     let output = as_from_a_shell(env!("CARGO_BIN_EXE_sidecheck"))
         .args(["run", "--kubeconfig"])
-        .arg(&kubeconfig)
+        .arg(kubeconfig)
         .env(environment::RUN, &run)
         .env_remove(environment::KUBECONFIG)
         .stdin(Stdio::null())
@@ -226,8 +238,6 @@ async fn alone_the_suite_is_never_wrong_on_a_hostile_cluster() {
                 .is_some_and(|reason| reason.contains("changes the whole cluster"))
         })
         .collect();
-    let engine = Engine::chosen().expect("an engine");
     assert!(other.is_empty(), "{text}");
     assert!(checks.len() > 100, "{text}");
-    kind::delete(&engine, NAME).await.expect("removed");
 }
