@@ -459,12 +459,13 @@ impl Policy {
 async fn a_container_that_admission_adds_is_named() {
     // The namespace refuses what asks for more than the fixture does.
     let change = r#"[JSONPatch{op: "add", path: "/spec/containers/0", value: Object.spec.containers{
-        name: "mesh", image: "localhost/sidecheck/agent:v1",
+        name: "mesh", image: "@IMAGE@",
         securityContext: Object.spec.containers.securityContext{
             allowPrivilegeEscalation: false, capabilities: Object.spec.containers.securityContext.capabilities{drop: ["ALL"]}
         }
     }}]"#;
-    let policy = Policy::new("adds", change).await;
+    let image = images::address("localhost/sidecheck/agent:v1");
+    let policy = Policy::new("adds", &change.replace("@IMAGE@", &image)).await;
     let met = async || outcome(AGENT, None, async |_| Ok(())).await;
     policy.applies(async || !met().await.notes.is_empty()).await;
     let (met, not_met) = (
