@@ -1,9 +1,12 @@
 //! What the command says about a call or a machine that is wrong. No cluster is needed.
 
+mod common;
+
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
+use common::says;
 use rstest::rstest;
 use sidecheck::environment;
 use tempfile::TempDir;
@@ -20,18 +23,6 @@ fn call(cache: &Path, arguments: &[&str]) -> Command {
         .env_remove(environment::RUN)
         .env_remove("NEXTEST_ENV");
     command
-}
-
-fn says(output: &Output, code: i32, parts: &[&str]) {
-    let text = format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    assert_eq!(output.status.code(), Some(code), "{text}");
-    for part in parts {
-        assert!(text.contains(part), "“{part}” is missing in: {text}");
-    }
 }
 
 #[rstest]

@@ -6,7 +6,7 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 use common::account::Account;
-use common::as_from_a_shell;
+use common::{as_from_a_shell, says};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::NamespaceResourceScope;
@@ -97,18 +97,6 @@ async fn call(account: &Account, arguments: &[&str]) -> Output {
         .arg(account.kubeconfig().await)
         .env_remove(environment::KUBECONFIG);
     command.output().expect("the command")
-}
-
-fn says(output: &Output, code: i32, parts: &[&str]) {
-    let text = format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    assert_eq!(output.status.code(), Some(code), "{text}");
-    for part in parts {
-        assert!(text.contains(part), "“{part}” is missing in: {text}");
-    }
 }
 
 #[tokio::test]

@@ -174,7 +174,7 @@ async fn is_hostile(client: &Client) {
             .expect("deleted");
         // The injected container has no limits of its own.
         let found = (is_restricted, refusal, opted_out.is_ok(), injected);
-        let bites = |text: &str| text.contains("every container needs limits") || text.contains("mesh");
+        let bites = |text: &str| text.contains("every container needs limits");
         if found.0 && bites(&found.1) && found.2 && bites(&found.3) {
             return;
         }

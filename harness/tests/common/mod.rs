@@ -5,7 +5,7 @@ pub mod account;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use sidecheck::cluster::Target;
 use sidecheck::cluster::engine::Engine;
@@ -131,4 +131,17 @@ pub fn as_from_a_shell(program: &str) -> Command {
         }
     }
     command
+}
+
+/// A call of the command has ended with that code, and has said these parts.
+pub fn says(output: &Output, code: i32, parts: &[&str]) {
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    for part in parts {
+        assert!(text.contains(part), "“{part}” is missing in: {text}");
+    }
 }
